@@ -1,0 +1,5 @@
+"""The command line: one file a command, thin."""
+
+
+def main() -> None:
+    """Run the command line."""

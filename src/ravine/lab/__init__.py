@@ -1,0 +1,1 @@
+"""Many runs: measurements that train more than once."""

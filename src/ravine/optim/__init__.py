@@ -1,0 +1,1 @@
+"""Going downhill: update rules, optimizers and learning-rate schedules."""

@@ -1,0 +1,71 @@
+"""One record per named part: it feeds the factory, the listing and the recipe's checks alike.
+
+A room registers its parts beside their code, so a part's name, its description and its
+implementation cannot drift apart:
+
+    @register("model", "linear", "softmax regression: one linear layer")
+    def linear(shape, settings): ...
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from .errors import RecipeError, nearest
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A named part: what kind it is, what it is called, what it does, where it is from."""
+
+    kind: str
+    name: str
+    description: str
+    part: Any
+    source: str = ""
+
+
+_entries: dict[str, dict[str, Entry]] = {}
+
+
+def register(kind: str, name: str, description: str, *, source: str = "") -> Callable[[T], T]:
+    """Decorator: enter a class or function under (`kind`, `name`).
+
+    `description` is one line; `source` the paper or equation, where there is one.
+
+    Raises:
+        ValueError: the name is taken already.
+    """
+
+    def enter(part: T) -> T:
+        if name in _entries.setdefault(kind, {}):
+            raise ValueError(f"the {kind} {name!r} is registered twice")
+        _entries[kind][name] = Entry(kind, name, description, part, source)
+        return part
+
+    return enter
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """Every name registered for a kind, in the order of registration."""
+    return tuple(_entries.get(kind, {}))
+
+
+def entries(kind: str) -> tuple[Entry, ...]:
+    """Every record of a kind, in the order of registration."""
+    return tuple(_entries.get(kind, {}).values())
+
+
+def lookup(kind: str, name: str) -> Any:
+    """The part registered under (`kind`, `name`).
+
+    Raises:
+        RecipeError: there is none; the message has the nearest valid name.
+    """
+    known = _entries.get(kind, {})
+    if name not in known:
+        hint = nearest(name, known) or f"; valid are {', '.join(known)}"
+        raise RecipeError([f"unknown {kind} {name!r}{hint}"])
+    return known[name].part

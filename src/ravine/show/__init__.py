@@ -1,0 +1,1 @@
+"""Figures, the report and the terminal: what a person sees."""

@@ -1,0 +1,1 @@
+"""One run: data, model, recipe, loop, checkpoints, the run folder."""
