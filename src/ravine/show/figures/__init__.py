@@ -1,0 +1,28 @@
+"""One function a figure: each takes a run (`ravine.show.run.read_run`) and returns a Plotly figure."""
+
+from .calibration import calibration
+from .classes import class_balance, class_scores, confusion_matrix
+from .curves import gap, loss_curves, metric_curves
+from .pictures import worst_mistakes
+from .range_test import range_test
+from .steps import gradient_norm, schedule, timing, update_ratios
+from .values import loss_by_position, predicted_against_true, residuals
+
+__all__ = [
+    "calibration",
+    "class_balance",
+    "class_scores",
+    "confusion_matrix",
+    "gap",
+    "gradient_norm",
+    "loss_by_position",
+    "loss_curves",
+    "metric_curves",
+    "predicted_against_true",
+    "range_test",
+    "residuals",
+    "schedule",
+    "timing",
+    "update_ratios",
+    "worst_mistakes",
+]

@@ -1,0 +1,124 @@
+"""How a run learned: losses, their gap and the metrics, by epoch."""
+
+from typing import TYPE_CHECKING, Any
+
+from ..metric import metric_named
+from ..run import Run
+from .theme import GREY, TRAIN, VALIDATION, blank, line, log_ticks, tint
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+    from plotly.graph_objects import Figure
+
+_LOG_SPAN = 20.0
+
+
+def loss_curves(run: Run) -> "Figure":
+    """Training and validation loss, the best evaluation marked; logarithmic where they span over 20 times.
+
+    Raises:
+        NothingToDrawError: no training loss was measured.
+    """
+    run.require_rows("train.loss")
+    x, title = _progress(run)
+    figure = blank("Loss", title, "loss")
+    _add_parts(figure, run, x, "loss")
+    if _wide(run.series("train.loss"), run.series("validation.loss")):
+        log_ticks(figure)
+        figure.update_yaxes(title_text="loss (logarithmic)")
+    _mark_best(figure, run, x)
+    return figure
+
+
+def gap(run: Run) -> "Figure":
+    """How much worse the validation loss is than the training loss: where it grows, a run overfits.
+
+    Raises:
+        NothingToDrawError: one of the losses was not measured.
+    """
+    run.require_rows("train.loss", "validation.loss")
+    x, title = _progress(run)
+    figure = blank("Gap", title, "validation loss − training loss", showlegend=False)
+    figure.add_hline(y=0, line={"width": 1, "color": GREY})
+    figure.add_trace(
+        line(
+            x,
+            run.series("validation.loss") - run.series("train.loss"),
+            "gap",
+            VALIDATION,
+            fill="tozeroy",
+            fillcolor=tint(VALIDATION, 0.15),
+        )
+    )
+    _mark_best(figure, run, x)
+    return figure
+
+
+def metric_curves(run: Run, metric: str | None = None) -> "Figure":
+    """One metric on both parts; by default the one that sums the run up (accuracy, rmse, bits).
+
+    Raises:
+        NothingToDrawError: the metric was not measured.
+    """
+    chosen = run.headline if metric is None else metric_named(metric)
+    x, title = _progress(run)
+    figure = blank(chosen.title[:1].upper() + chosen.title[1:], title, chosen.title)
+    _add_parts(figure, run, x, chosen.name)
+    if not figure.data:
+        run.require_rows(f"validation.{chosen.name}")
+    if chosen.percent:
+        figure.update_yaxes(tickformat=".3~%", title_text=f"{chosen.title} (%)", ticksuffix="")
+    elif not chosen.higher_is_better and _wide(
+        *(run.series(f"{part}.{chosen.name}") for part in ("train", "validation"))
+    ):
+        log_ticks(figure)
+    _mark_best(figure, run, x)
+    return figure
+
+
+def _progress(run: Run) -> "tuple[ndarray[Any, Any], str]":
+    """What to draw against: epochs where each evaluation has its own, else steps."""
+    import numpy
+
+    epochs = run.series("epoch")
+    if len(epochs) and (numpy.diff(epochs) > 0).all():
+        return epochs, "epoch"
+    return run.series("step"), "step"
+
+
+def _add_parts(figure: "Figure", run: Run, x: "ndarray[Any, Any]", metric: str) -> None:
+    import numpy
+
+    for part, color in (("train", TRAIN), ("validation", VALIDATION)):
+        values = run.series(f"{part}.{metric}")
+        if numpy.isfinite(values).any():
+            name = "training" if part == "train" else part
+            figure.add_trace(line(x, values, name, color))
+    figure.update_layout(hovermode="x unified", showlegend=True)
+
+
+def _mark_best(figure: "Figure", run: Run, x: "ndarray[Any, Any]") -> None:
+    """A thin line at the evaluation whose weights were kept."""
+    best = run.best_row
+    if best is None:
+        return
+    right = x[best] > (x[0] + x[-1]) / 2
+    figure.add_vline(
+        x=x[best],
+        line={"color": GREY, "width": 1, "dash": "dot"},
+        annotation={
+            "text": f"best {x[best]:g}",
+            "xanchor": "right" if right else "left",
+            "yanchor": "bottom",
+            "y": 1,
+            "yref": "paper",
+        },
+    )
+
+
+def _wide(*series: "ndarray[Any, Any]") -> bool:
+    import numpy
+
+    values = numpy.concatenate(series)
+    values = values[numpy.isfinite(values)]
+    return bool(len(values)) and values.min() > 0 and values.max() / values.min() > _LOG_SPAN

@@ -1,0 +1,117 @@
+"""One look for every figure: light and dark, and told apart by people who do not see red and green.
+
+The hues are those of Okabe and Ito (2008), moved to a middle lightness so that they stand on a light and
+on a dark page alike. What depends on the page (text, grid, background) is in the two templates only, so a
+page can change its scheme by changing the template and leave the figures as they are.
+"""
+
+import html
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+BLUE = "#2b7fc3"
+AMBER = "#dd8520"
+GREEN = "#159a78"
+PURPLE = "#a765a0"
+SKY = "#63aedd"
+RED = "#d1512d"
+GREY = "#8a939b"
+HUES = (BLUE, AMBER, GREEN, PURPLE, SKY, RED, GREY)
+
+TRAIN, VALIDATION, TEST = BLUE, AMBER, GREEN
+PART_COLORS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
+
+FONT = "Inter, 'Segoe UI', system-ui, -apple-system, 'Helvetica Neue', 'Liberation Sans', Arial, sans-serif"
+
+
+def tint(color: str, opacity: float) -> str:
+    """A hue of the palette let through: "rgba(r,g,b,opacity)"."""
+    red, green, blue = (int(color[at : at + 2], 16) for at in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity:g})"
+
+
+def label(text: str, width: int = 28) -> str:
+    """A name from the user's data, safe in a figure: markup is shown as written, long names are cut."""
+    shown = text if len(text) <= width else text[: width - 1] + "…"
+    return html.escape(shown, quote=False)
+
+
+def template(dark: bool = False) -> dict[str, Any]:
+    """The Plotly template of the light or the dark page."""
+    ink, quiet, grid, page = (
+        ("#dfe5e9", "#93a0a9", "#2a333a", "#161c20") if dark else ("#1f2a30", "#5d6a72", "#e4e8ea", "#ffffff")
+    )
+    axis = {
+        "gridcolor": grid,
+        "linecolor": quiet,
+        "zeroline": False,
+        "ticks": "outside",
+        "tickcolor": grid,
+        "ticklen": 4,
+        "tickfont": {"color": quiet, "size": 12},
+        "title": {"font": {"color": quiet, "size": 12.5}, "standoff": 10},
+        "automargin": True,
+        "exponentformat": "power",
+        "minor": {"showgrid": False},
+    }
+    return {
+        "layout": {
+            "font": {"family": FONT, "size": 13, "color": ink},
+            "paper_bgcolor": page,
+            "plot_bgcolor": page,
+            "colorway": list(HUES),
+            "title": {"font": {"size": 16, "color": ink}, "x": 0, "xref": "container", "pad": {"l": 14}},
+            "margin": {"l": 56, "r": 18, "t": 34, "b": 48},
+            "hovermode": "closest",
+            "hoverlabel": {"font": {"family": FONT, "size": 12.5}, "align": "left", "namelength": -1},
+            "legend": {
+                "orientation": "h",
+                "x": 0,
+                "y": 1.02,
+                "yanchor": "bottom",
+                "font": {"size": 12.5, "color": ink},
+                "bgcolor": "rgba(0,0,0,0)",
+            },
+            "xaxis": axis | {"showgrid": False, "showline": True},
+            "yaxis": axis,
+            "annotationdefaults": {"font": {"color": quiet, "size": 12}, "showarrow": False},
+            "shapedefaults": {"line": {"color": quiet, "width": 1}},
+        }
+    }
+
+
+def blank(title: str, x: str, y: str, **layout: Any) -> "Figure":
+    """An empty figure in the light look; `x` and `y` title the axes, with their units."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    figure.update_layout(
+        template=template(),
+        title_text=title,
+        xaxis_title_text=x,
+        yaxis_title_text=y,
+        margin_t=76,
+        height=layout.pop("height", 360),
+        **layout,
+    )
+    return figure
+
+
+def line(x: Any, y: Any, name: str, color: str, **more: Any) -> dict[str, Any]:
+    """A line trace; single points show as markers, gaps between measured points are bridged."""
+    return {
+        "type": "scatter",
+        "x": x,
+        "y": y,
+        "name": name,
+        "mode": "lines+markers" if len(x) <= 1 else "lines",
+        "line": {"color": color, "width": 2},
+        "connectgaps": True,
+    } | more
+
+
+def log_ticks(figure: "Figure", axis: str = "y") -> None:
+    """Make an axis logarithmic, its ticks at 1, 2 and 5 of each decade where there is room."""
+    figure.update_layout(**{f"{axis}axis": {"type": "log", "minor": {"ticks": "outside", "ticklen": 2}}})
