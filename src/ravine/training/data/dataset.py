@@ -54,6 +54,7 @@ class Dataset:
         item_name: what to call an item in messages and in the record of the splits.
         fingerprint: a digest of the content; it differs when the data differ.
         notes: what a person should know about the reading, for example files left out.
+        unreadable: names of the items that cannot be read and were left out.
         options: how the source was read, for reading more of the same later (see each reader).
     """
 
@@ -69,6 +70,7 @@ class Dataset:
     item_name: Callable[[int], str] = str
     fingerprint: str = ""
     notes: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
     options: Mapping[str, object] = field(default_factory=dict)
 
     @property

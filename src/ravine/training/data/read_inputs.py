@@ -1,0 +1,142 @@
+"""More of the same: new files or rows, read as a run's data were read."""
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import DataError
+from . import arrays, cifar, idx, images, table, text
+from .dataset import Column, Dataset
+from .options import DataOptions
+
+
+def input_spec(dataset: Dataset) -> dict[str, Any]:
+    """What `read_inputs` needs to know of a data set, as plain data for JSON."""
+    return {
+        "kind": dataset.kind,
+        "task": dataset.task,
+        "item_shape": list(dataset.item_shape),
+        "classes": list(dataset.classes),
+        "columns": [
+            {
+                "name": column.name,
+                "categories": None if column.categories is None else list(column.categories),
+            }
+            for column in dataset.columns
+        ],
+        "target_name": dataset.target_name,
+        "options": dict(dataset.options),
+    }
+
+
+def read_inputs(
+    path: str | Path, spec: Mapping[str, Any], *, skip_bad: bool = False
+) -> tuple[Tensor, list[str]]:
+    """Read new items as raw as the run's own, and their names.
+
+    Args:
+        path: images: a file, a folder (its folders too), an IDX file of images, a CIFAR batch, .npy or
+            .npz; tables: CSV or Parquet, the target not needed; arrays: .npy or .npz; text: a text file.
+        spec: what `input_spec` gave for the run's data.
+        skip_bad: leave out images that cannot be read.
+
+    Returns:
+        The raw items, as in `Dataset.inputs` (text: one row of tokens, (L,)), and a name for each.
+
+    Raises:
+        DataError: the path is missing or empty, a file is damaged, or it does not fit the run's data.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise DataError(f"nothing to predict at {path}: no such file or folder.")
+    kind = spec["kind"]
+    if kind == "image":
+        return _images(path, spec, skip_bad)
+    if path.is_dir():
+        raise DataError(f"{path} is a folder: name one file with the {_FORMATS[kind]} to predict.")
+    if kind == "text":
+        return text.read_tokens(path, spec["classes"]), [path.name]
+    if path.suffix.lower() in (".npy", ".npz"):
+        return _array(path, spec)
+    if kind == "array" or path.suffix.lower() not in table.SUFFIXES:
+        raise DataError(f"{path} does not fit the run's data: name a file with {_FORMATS[kind]}.")
+    columns = [
+        Column(column["name"], None if column["categories"] is None else tuple(column["categories"]))
+        for column in spec["columns"]
+    ]
+    rows = table.read_rows(path, columns)
+    return rows, [f"row {number + 1}" for number in range(len(rows))]
+
+
+_FORMATS = {"table": "rows as CSV or Parquet", "array": "arrays as .npy or .npz", "text": "text"}
+
+
+def _images(path: Path, spec: Mapping[str, Any], skip_bad: bool) -> tuple[Tensor, list[str]]:
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file() and images.is_image(file))
+        if not files:
+            raise DataError(f"{path} has no images.")
+        return _decode(files, [file.relative_to(path).as_posix() for file in files], spec, skip_bad)
+    if images.is_image(path):
+        return _decode([path], [path.name], spec, skip_bad)
+    if path.suffix.lower() in (".npy", ".npz"):
+        return _array(path, spec)
+    if path.suffix.lower() == ".bin":
+        items, _ = cifar.read_binary(path, hundred=len(spec["classes"]) > 20)
+    elif idx.IMAGES.search(path.name):
+        items = idx.read_file(path, dimensions=3).unsqueeze(1)
+    else:
+        raise DataError(
+            f"{path} is not recognised as images: name an image, a folder of images, an IDX file of images, "
+            f"a CIFAR .bin batch, or .npy or .npz."
+        )
+    return _fitting(items, path, spec)
+
+
+def _decode(
+    files: Sequence[Path], names: Sequence[str], spec: Mapping[str, Any], skip_bad: bool
+) -> tuple[Tensor, list[str]]:
+    channels, height, width = spec["item_shape"]
+    most = DataOptions().max_image_pixels
+    bad: dict[int, str] = {}
+    batch = torch.empty((len(files), channels, height, width), dtype=torch.uint8)
+    pixels = batch.numpy()
+
+    def place(row: int) -> None:
+        try:
+            pixels[row] = images.decode(files[row], (height, width), channels, most)
+        except images.UnusableImageError as error:
+            bad[row] = str(error)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(place, range(len(files))):
+            pass
+    if bad and (not skip_bad or len(bad) == len(files)):
+        first = min(bad)
+        raise DataError(
+            f"{len(bad)} of {len(files)} images cannot be read, for one {files[first]}: {bad[first]}. "
+            f"Remove them, or go on without them with --skip-bad."
+        )
+    kept = [row for row in range(len(files)) if row not in bad]
+    return (batch[kept] if bad else batch), [names[row] for row in kept]
+
+
+def _array(path: Path, spec: Mapping[str, Any]) -> tuple[Tensor, list[str]]:
+    return _fitting(arrays.to_items(arrays.load_inputs(path), str(path)), path, spec)
+
+
+def _fitting(items: Tensor, path: Path, spec: Mapping[str, Any]) -> tuple[Tensor, list[str]]:
+    """Items of the shape and type that the run was trained on."""
+    wanted = tuple(spec["item_shape"])
+    if tuple(items.shape[1:]) != wanted or (items.dtype == torch.uint8) != (spec["kind"] == "image"):
+        raise DataError(
+            f"{path} does not fit the run's data: its items have the shape {tuple(items.shape[1:])} and type "
+            f"{items.dtype}, but the model was trained on {wanted}, "
+            f"{'bytes' if spec['kind'] == 'image' else 'numbers'}."
+        )
+    return items, [str(position) for position in range(len(items))]
