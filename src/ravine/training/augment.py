@@ -16,10 +16,12 @@ def flip(batch: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror each image of a batch left to right with probability 1/2.
 
     Returns:
-        A new batch of the same shape, type and memory format.
+        A new batch of the same shape and type.
     """
-    mirrored = torch.randint(2, (len(batch),), generator=generator).bool().to(batch.device)
-    return torch.where(mirrored.view(-1, 1, 1, 1), batch.flip(3), batch)
+    mirrored = torch.randint(2, (len(batch),), generator=generator)
+    # Choosing among all images and all their mirror images takes a third of the time of a `where`.
+    both = torch.stack((batch, batch.flip(3)), dim=1).flatten(0, 1)
+    return both.index_select(0, (2 * torch.arange(len(batch)) + mirrored).to(batch.device))
 
 
 @register("augmentation", "shift", "move each image by up to `pixels` in each direction, zeros moving in")
@@ -32,13 +34,16 @@ def shift(batch: Tensor, generator: torch.Generator, pixels: int = 2) -> Tensor:
         pixels: the most by which an image moves, up or down and left or right, each uniformly.
 
     Returns:
-        A new batch of the same shape, type and memory format.
+        A new batch of the same shape and type.
     """
-    count, _, height, width = batch.shape
-    moves = torch.randint(2 * pixels + 1, (2, count, 1), generator=generator).to(batch.device)
-    rows = moves[0] + torch.arange(height, device=batch.device)
-    columns = moves[1] + torch.arange(width, device=batch.device)
-    padded = F.pad(batch, (pixels,) * 4)
-    items = torch.arange(count, device=batch.device).view(-1, 1, 1)
-    # Indexing around the channels moves them last; the permutation brings them back.
-    return padded[items, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    count, channels, height, width = batch.shape
+    down, right = torch.randint(2 * pixels + 1, (2, count), generator=generator)
+    padded = F.pad(batch, (pixels,) * 4).contiguous()
+    item, plane, row, _ = padded.stride()
+    # A moved image is a window of the padded memory, known by where it starts. All the windows there
+    # could be make one overlapping view, from which a single selection copies the wanted ones; that
+    # takes a fifth of the time of indexing rows and columns.
+    extent = (channels - 1) * plane + (height - 1) * row + width
+    windows = padded.as_strided((padded.numel() - extent + 1, channels, height, width), (1, plane, row, 1))
+    starts = item * torch.arange(count) + row * down + right
+    return windows.index_select(0, starts.to(batch.device))

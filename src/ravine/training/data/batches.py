@@ -22,7 +22,7 @@ Batch = tuple[Tensor, Tensor]
 
 # Below this an epoch's items are put in order by one copy, and a batch is a view: about a microsecond.
 # Above it a copy a batch costs no more, stays in the cache, and the memory is not doubled.
-SMALL_BYTES = 16 * 2**20
+SMALL_BYTES = 2 * 2**20
 
 
 class Batches(Protocol):
