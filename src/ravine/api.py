@@ -1,0 +1,64 @@
+"""What a Python user calls: one run with its report, and what was trained."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .show.report import write_report
+from .training import run as runs
+from .training.load import load, load_predictor
+from .training.progress import Progress
+from .training.run import RecipeLike, Run
+
+__all__ = ["load", "load_predictor", "resume", "train"]
+
+
+def train(
+    model: nn.Module | str | None,
+    data: Any,
+    recipe: RecipeLike = None,
+    *,
+    out: str | Path | None = None,
+    progress: Progress = runs.SILENT,
+) -> Run:
+    """Train a network, score it honestly, and leave a run folder with a report.
+
+    Args:
+        model: any `nn.Module`; or a model's name or "package.module:factory"; None chooses by the data.
+        data: a path or the name of an embedded set; or batches, as an iterable of (inputs, targets) or as
+            {"train": ..., "validation": ..., "test": ...} of such iterables.
+        recipe: a built-in recipe's name, a TOML file, or the settings as nested dictionaries.
+        out: the run folder to make; by default `runs/DATA-DATE-TIME`.
+        progress: whom to tell; `ravine.show.terminal.progress()` draws the live table.
+
+    Raises:
+        RavineError: its subclasses say what went wrong, see `ravine.errors`; nothing trained is lost.
+    """
+    return _reported(runs.train(model, data, recipe, out=out, progress=progress))
+
+
+def resume(
+    run: str | Path,
+    *,
+    model: nn.Module | None = None,
+    data: Any = None,
+    progress: Progress = runs.SILENT,
+) -> Run:
+    """Go on with an interrupted run to its end; see `train`.
+
+    Args:
+        run: the run folder.
+        model: the network, where the run was given one as an object.
+        data: the batches, where the run was given batches; or where the data are now, if they moved.
+        progress: whom to tell.
+
+    Raises:
+        RavineError: its subclasses say what went wrong.
+    """
+    return _reported(runs.resume(run, model=model, data=data, progress=progress))
+
+
+def _reported(run: Run) -> Run:
+    write_report(run.folder)
+    return run

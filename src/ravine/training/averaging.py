@@ -1,0 +1,29 @@
+"""A moving average of the weights beside the ones that are trained (Polyak and Juditsky, 1992)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+
+def moving_average(model: nn.Module, decay: float) -> AveragedModel:
+    """A copy of `model` that follows it: average ← average + (1 − d)·(weights − average).
+
+    d grows from 0.1 to `decay` as (1 + t)/(10 + t), so that a short run's average does not hang on to the
+    first, random weights. Buffers such as batch norm's statistics are averaged too.
+
+    Args:
+        model: the module being trained.
+        decay: in [0, 1).
+    """
+
+    def follow(averages: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
+        step = float(count)
+        weight = 1 - min(decay, (1 + step) / (10 + step))
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(list(averages), list(current), weight)
+        else:
+            torch._foreach_copy_(list(averages), list(current))
+
+    return AveragedModel(model, multi_avg_fn=follow, use_buffers=True)

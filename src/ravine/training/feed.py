@@ -1,0 +1,106 @@
+"""From batches of raw items to what the model takes: on its device, augmented, preprocessed."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import DataError
+from ..randomness import generator
+from ..registry import lookup
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Batches(Protocol):
+    """Batches in an order addressed by the epoch."""
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch after the first `start`."""
+
+
+class Feed:
+    """Batches made ready for the model.
+
+    Args:
+        batches: what to draw from.
+        device: where the model is.
+        preprocessing: from raw items to model inputs; None where the batches hold model inputs already.
+        augment: names of augmentations, in their order.
+        seed: addresses the augmentations' choices.
+    """
+
+    def __init__(
+        self,
+        batches: Batches,
+        device: torch.device,
+        preprocessing: nn.Module | None = None,
+        augment: Sequence[str] = (),
+        seed: int = 0,
+    ) -> None:
+        self.batches = batches
+        self.device = device
+        self.preprocessing = preprocessing
+        self.augment: list[Callable[..., Tensor]] = [lookup("augmentation", name) for name in augment]
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch after the first `start`, ready for the model."""
+        if self.preprocessing is None and not self.augment and self.device.type == "cpu":
+            return self.batches.epoch(epoch, start)  # nothing to do: no cost a batch either
+        return self._ready(epoch, start)
+
+    def _ready(self, epoch: int, start: int) -> Iterator[Batch]:
+        for index, (inputs, targets) in enumerate(self.batches.epoch(epoch, start), start):
+            inputs = inputs.to(self.device, non_blocking=True)
+            if self.augment:
+                draw = generator(self.seed, "augment", epoch, index)
+                for change in self.augment:
+                    inputs = change(inputs, draw)
+            if self.preprocessing is not None:
+                inputs = self.preprocessing(inputs)
+            yield inputs, targets.to(self.device, non_blocking=True)
+
+
+class GivenBatches:
+    """A caller's own iterable of (inputs, targets) batches, such as a DataLoader.
+
+    Its order is its own: where it shuffles, a resumed run is as good but not bit-identical.
+    """
+
+    def __init__(self, batches: Iterable[Any], name: str) -> None:
+        """`name`: what to call it in messages, for example "the training batches".
+
+        Raises:
+            DataError: it can be iterated only once, is empty, or does not give pairs of tensors.
+        """
+        if iter(batches) is batches:
+            raise DataError(f"{name} can be iterated only once; give a list, a DataLoader or a class with __iter__")
+        self.given = batches
+        self.name = name
+        self.first = next(self.epoch(0), None)
+        if self.first is None:
+            raise DataError(f"{name} are empty")
+        length = getattr(batches, "__len__", None)
+        self._length = int(length()) if length is not None else sum(1 for _ in batches)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """One pass; the first `start` batches are drawn and left out."""
+        for index, batch in enumerate(self.given):
+            if not (isinstance(batch, tuple | list) and len(batch) == 2):
+                raise DataError(f"{self.name} must give pairs (inputs, targets); batch {index} is {type(batch)}")
+            if not all(isinstance(part, Tensor) for part in batch):
+                kinds = " and ".join(type(part).__name__ for part in batch)
+                raise DataError(f"{self.name} must give tensors; batch {index} holds {kinds}")
+            if index >= start:
+                yield batch[0], batch[1]

@@ -1,0 +1,112 @@
+"""The batches of each part of a data set, by how the data are kept."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..randomness import generator
+from .data.batches import StreamBatches, TensorBatches, TextBatches
+from .data.dataset import Dataset, PartName, Splits
+from .feed import Feed
+from .preprocessing import Preprocessing
+from .recipe import Recipe
+
+EVALUATION_BATCH = 512
+# Items of the training part that its own final score is taken on, at most.
+SAMPLE = 20_000
+
+
+def make(
+    recipe: Recipe, dataset: Dataset, splits: Splits, preprocessing: Preprocessing, device: torch.device
+) -> dict[PartName, Feed]:
+    """Batches of every part that has items, ready for the model."""
+    parts: tuple[PartName, ...] = ("train", "validation", "test")
+    maker = _maker(dataset)
+    return {
+        part: maker(recipe, dataset, splits.of(part), preprocessing, device, part == "train")
+        for part in parts
+        if len(splits.of(part))
+    }
+
+
+def clean_train(
+    recipe: Recipe, dataset: Dataset, splits: Splits, preprocessing: Preprocessing, device: torch.device
+) -> Feed:
+    """The training part as it is judged: not augmented, and of a very large one an addressed sample."""
+    positions = splits.train
+    most = SAMPLE if isinstance(dataset.inputs, Tensor) else SAMPLE // 10
+    if len(positions) > most and dataset.kind == "text":
+        positions = positions[:most]
+    elif len(positions) > most:
+        draw = torch.randperm(len(positions), generator=generator(recipe.seed, "train sample"))
+        positions = positions[draw[:most].sort().values]
+    return _maker(dataset)(recipe, dataset, positions, preprocessing, device, False)
+
+
+def _maker(dataset: Dataset) -> "FeedMaker":
+    if dataset.kind == "text":
+        return _text_feed
+    return _tensor_feed if isinstance(dataset.inputs, Tensor) else _stream_feed
+
+
+FeedMaker = Callable[[Recipe, Dataset, Tensor, Preprocessing, torch.device, bool], Feed]
+
+
+def _text_feed(
+    recipe: Recipe, dataset: Dataset, positions: Tensor, _: Preprocessing, device: torch.device, training: bool
+) -> Feed:
+    context = int(recipe.model.settings.get("context", 128))
+    batches = TextBatches(
+        dataset.fetch(positions), context, _batch_size(recipe, training), recipe.seed, shuffle=training
+    )
+    return Feed(batches, device)
+
+
+def _stream_feed(
+    recipe: Recipe,
+    dataset: Dataset,
+    positions: Tensor,
+    preprocessing: Preprocessing,
+    device: torch.device,
+    training: bool,
+) -> Feed:
+    batches = StreamBatches(
+        dataset,
+        positions,
+        min(_batch_size(recipe, training), _batch_size(recipe, True)),
+        recipe.seed,
+        shuffle=training,
+        workers=None if recipe.data.workers == "auto" else recipe.data.workers,
+    )
+    return Feed(batches, device, preprocessing, recipe.augment if training else (), recipe.seed)
+
+
+def _tensor_feed(
+    recipe: Recipe,
+    dataset: Dataset,
+    positions: Tensor,
+    preprocessing: Preprocessing,
+    device: torch.device,
+    training: bool,
+) -> Feed:
+    """Whole tensors on the device; preprocessed once, unless each epoch changes them first."""
+    inputs = dataset.fetch(positions).to(device)
+    targets = dataset.targets[positions]
+    if dataset.task == "regression":
+        targets = preprocessing.scale_targets(targets)
+    augment = recipe.augment if training and dataset.kind == "image" else ()
+    fits = inputs.numel() * 4 <= recipe.data.memory_gb * 2**30
+    if not augment and fits:
+        with torch.inference_mode():
+            inputs = torch.cat([preprocessing(chunk) for chunk in inputs.split(4096)])
+        inputs = inputs.clone()  # an inference tensor may not take part in a backward pass
+    batches = TensorBatches(
+        inputs, targets.to(device), _batch_size(recipe, training), recipe.seed, shuffle=training
+    )
+    return Feed(batches, device, None if not augment and fits else preprocessing, augment, recipe.seed)
+
+
+def _batch_size(recipe: Recipe, training: bool) -> int:
+    assert isinstance(recipe.data.batch_size, int)
+    return recipe.data.batch_size if training else max(EVALUATION_BATCH, recipe.data.batch_size)

@@ -1,0 +1,107 @@
+"""After training: the best weights, the final scores with their intervals, `result.json`."""
+
+from typing import Any
+
+from torch import Tensor
+
+from . import feeds, metrics
+from .data.dataset import PartName
+from .evaluate import Outputs, outputs_over
+from .loop import Loop
+from .sample import text_sample
+
+# Pictures of mistakes that a report shows, at most.
+WORST = 24
+
+
+def finish(loop: Loop, why: str) -> dict[str, Any]:
+    """Put the best weights into the model, score every part once, write what the run leaves.
+
+    The test part is touched here for the first time. Scores are taken in float32 whatever the precision
+    of training was, so that `predict` gives the same.
+
+    Args:
+        loop: after its `run`.
+        why: the reason why training ended.
+
+    Returns:
+        the content of `result.json`.
+
+    Raises:
+        Interrupted: a signal came; the run can be resumed and finished.
+        RunError: the disk is full.
+    """
+    setup, state, folder = loop.setup, loop.state, loop.folder
+    setup.model.load_state_dict(loop.best)
+    setup.model.eval()
+    found = {part: outputs_over(setup.model, feed, setup.task, loop.poll) for part, feed in _judged(loop).items()}
+    result: dict[str, Any] = {
+        **setup.facts,
+        "parameters": sum(parameter.numel() for parameter in setup.model.parameters()),
+        "epochs": state.epoch,
+        "steps": state.step,
+        "seconds": round(sum(state.seconds.values()), 3),
+        "best_epoch": state.best_epoch,
+        "monitor": setup.recipe.stop.monitor,
+        "stopped": why,
+    }
+    if "test" in found or "validation" in found:
+        judge = found.get("test") or found["validation"]
+        result["baseline"] = metrics.baseline(
+            setup.task, found["train"].targets, judge.targets, setup.target_scale
+        )
+    for part, outputs in found.items():
+        result[part] = metrics.with_intervals(
+            setup.task, outputs.outputs, outputs.targets, setup.recipe.seed, setup.target_scale
+        )
+    if setup.task == "language" and setup.preprocessing is not None:
+        result["sample"] = text_sample(setup)
+    result["timing"] = {name: round(seconds, 3) for name, seconds in state.seconds.items()}
+    result["noticed"] = loop.notices
+    folder.write_tensors("model.safetensors", loop.best)
+    folder.write_tensors("predictions.safetensors", _predictions(loop, found))
+    folder.write_json("result.json", result)
+    return result
+
+
+def _judged(loop: Loop) -> dict[PartName, Any]:
+    """The feeds of all parts, the training part's without augmentation."""
+    setup = loop.setup
+    judged = dict(setup.feeds)
+    if setup.dataset is not None and setup.splits is not None and setup.preprocessing is not None:
+        judged["train"] = feeds.clean_train(
+            setup.recipe, setup.dataset, setup.splits, setup.preprocessing, setup.device
+        )
+    return judged
+
+
+def _predictions(loop: Loop, found: dict[PartName, Outputs]) -> dict[str, Tensor]:
+    """What the report needs of each prediction."""
+    setup = loop.setup
+    kept: dict[str, Tensor] = {}
+    for part, outputs in found.items():
+        if part == "train":
+            continue
+        if setup.task == "language":
+            kept[f"{part}.loss_by_position"] = outputs.outputs.nanmean(0)
+        else:
+            kept |= {f"{part}.outputs": outputs.outputs, f"{part}.targets": outputs.targets}
+    if setup.task == "classification" and setup.dataset is not None and setup.dataset.kind == "image":
+        kept |= _worst(loop, found)
+    return kept
+
+
+def _worst(loop: Loop, found: dict[PartName, Outputs]) -> dict[str, Tensor]:
+    """The mistakes of the test part that the model was surest of, as raw pictures."""
+    dataset, splits = loop.setup.dataset, loop.setup.splits
+    if "test" not in found or dataset is None or splits is None:
+        return {}
+    probabilities, predictions = found["test"].outputs.softmax(1).max(1)
+    wrong = (predictions != found["test"].targets).nonzero().flatten()
+    worst = wrong[probabilities[wrong].argsort(descending=True, stable=True)[:WORST]]
+    return {
+        "worst.images": dataset.fetch(splits.test[worst]),
+        "worst.targets": found["test"].targets[worst],
+        "worst.predictions": predictions[worst],
+        "worst.probabilities": probabilities[worst],
+    }

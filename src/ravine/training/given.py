@@ -1,0 +1,85 @@
+"""Runs on a caller's own batches: any iterable of (inputs, targets), with any module."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import DataError, ModelError
+from . import models
+from .data.dataset import PartName, Task
+from .feed import Feed, GivenBatches
+from .objective import objective
+from .recipe import ModelSection, Recipe
+from .setup import Setup, assemble, choose_device
+
+# What a recipe says of a network that came as an object.
+GIVEN = "given"
+
+
+def prepare(recipe: Recipe, data: Iterable[Any] | Mapping[str, Iterable[Any]], model: Any) -> Setup:
+    """Make a run from a caller's module and batches.
+
+    The task follows from the targets: floating point is regression, whole numbers are classification,
+    or language where the model gives outputs for each position.
+
+    Args:
+        recipe: validated.
+        data: the training batches, or iterables by part ("train", "validation", "test").
+        model: an `nn.Module`.
+
+    Raises:
+        DataError: the batches cannot be used.
+        ModelError: `model` is no module, or its output does not fit the targets.
+    """
+    if not isinstance(model, nn.Module):
+        raise ModelError("batches from Python need a torch.nn.Module as the model; a name needs a data set to read")
+    parts = dict(data) if isinstance(data, Mapping) else {"train": data}
+    names = get_args(PartName)
+    if "train" not in parts or not set(parts) <= set(names):
+        raise DataError(f"data has the parts {sorted(parts)}; it must have 'train', and may have {names[1:]}")
+    batches = {cast(PartName, part): GivenBatches(given, f"the {part} batches") for part, given in parts.items()}
+    inputs, targets = batches["train"].first
+    device = choose_device(recipe.device)
+    model.to(device)
+    with models.evaluating(model), torch.no_grad():
+        outputs = model(inputs.to(device))
+    task = _task(outputs, targets)
+    monitor = recipe.stop.monitor
+    if "validation" not in parts and monitor.startswith("validation."):
+        monitor = "train.loss"
+    recipe = recipe.model_copy(
+        update={
+            "model": ModelSection(name=GIVEN),
+            "augment": (),
+            "stop": recipe.stop.model_copy(
+                update={"monitor": monitor, "epochs": 20 if recipe.stop.epochs == "auto" else recipe.stop.epochs}
+            ),
+            "data": recipe.data.model_copy(update={"batch_size": len(targets)}),
+        }
+    )
+    feeds = {part: Feed(given, device) for part, given in batches.items()}
+    setup = assemble(recipe, task, device, model, feeds, objective(task, recipe.loss, None, device))
+    setup.facts = {
+        "data": "batches from Python",
+        "kind": "array",
+        "task": task,
+        "classes": [] if task == "regression" else [str(number) for number in range(outputs.shape[-1])],
+        "items": {part: len(given) for part, given in batches.items()},
+    }
+    return setup
+
+
+def _task(outputs: Tensor, targets: Tensor) -> Task:
+    if targets.is_floating_point():
+        if outputs.numel() != targets.numel():
+            raise ModelError(f"the model gives {tuple(outputs.shape)} where the targets are {tuple(targets.shape)}")
+        return "regression"
+    task: Task = "classification" if outputs.dim() == 2 else "language"
+    if outputs.shape[:-1] != targets.shape or targets.min() < 0 or targets.max() >= outputs.shape[-1]:
+        raise ModelError(
+            f"the model gives {tuple(outputs.shape)}, which does not fit class numbers of shape "
+            f"{tuple(targets.shape)} up to {int(targets.max())}: it must give one logit a class for each"
+        )
+    return task

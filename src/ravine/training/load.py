@@ -1,0 +1,66 @@
+"""Trained networks out of run folders."""
+
+from pathlib import Path
+
+from torch import nn
+
+from ..errors import RunError
+from ..randomness import addressed
+from . import models
+from .given import GIVEN
+from .predict import Predictor
+from .preprocessing import Preprocessing
+from .recipe import file_layer, validate
+from .run_folder import RunFolder
+
+
+def load(run: str | Path, model: nn.Module | None = None) -> nn.Module:
+    """The trained network of a run with its best weights, in evaluation mode: a plain `nn.Module`.
+
+    It takes preprocessed inputs; `load_predictor` gives the whole way from raw items to probabilities.
+
+    Args:
+        run: the run folder.
+        model: a network of the same shape, where the run was given one as an object.
+
+    Raises:
+        RunError: no run there, no weights yet, or the run's network was an object and none is given.
+    """
+    folder = RunFolder.open(Path(run))
+    if model is None:
+        model = _made(folder)
+    weights = folder.read_tensors("model.safetensors")
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise RunError(f"the weights of {run} do not fit the network: {error}") from error
+    return model.eval()
+
+
+def load_predictor(run: str | Path) -> Predictor:
+    """The whole way from raw items to probabilities or values, as `ravine predict` goes it.
+
+    Args:
+        run: the run folder.
+
+    Raises:
+        RunError: as `load`; or the run was trained on batches from Python, whose preparation is unknown.
+    """
+    folder = RunFolder.open(Path(run))
+    if not (folder.path / "preprocessing.json").is_file():
+        raise RunError(f"{run} was trained on batches from Python: how raw items become inputs is not known")
+    preprocessing = Preprocessing.load(folder.path)
+    return Predictor(preprocessing, load(run), preprocessing.task).eval()
+
+
+def _made(folder: RunFolder) -> nn.Module:
+    """The recipe's network, untrained."""
+    recipe = validate([file_layer(folder.path / "recipe.toml")])
+    if recipe.model.name == GIVEN:
+        raise RunError(
+            f"{folder.path} was trained on a network from Python; give one of the same shape: load(run, model)"
+        )
+    preprocessing = Preprocessing.load(folder.path)
+    outputs = 1 if preprocessing.task == "regression" else len(preprocessing.spec["classes"])
+    with addressed(recipe.seed, "model"):
+        return models.make(recipe.model.name, preprocessing.output_shape, outputs, recipe.model.settings)

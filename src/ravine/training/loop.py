@@ -1,0 +1,336 @@
+"""The training loop, readable from top to bottom.
+
+What must survive a kill is in `State` and in the objects that `snapshot` lists; everything else can be made
+again from the recipe and the seed, because every random choice is addressed by epoch and step.
+"""
+
+import math
+import time
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import Interrupted, NotFiniteError
+from ..randomness import seed_noise
+from . import checkpoint, diagnosis, metrics, start, watch
+from .evaluate import outputs_over
+from .progress import Progress
+from .run_folder import RunFolder
+from .setup import Setup
+from .signals import StopRequest
+
+TICK_SECONDS = 0.2
+# Checkpoints may take at most this share of the time, however large the model.
+CHECKPOINT_SHARE = 0.05
+
+
+@dataclass
+class State:
+    """Where a run is.
+
+    Attributes:
+        epoch: epochs completed.
+        batch: batches done of the epoch under way.
+        step: optimizer steps taken.
+        rows: evaluations recorded.
+        best_value: of the monitored value; None before the first evaluation.
+        best_epoch: when it was reached, counted from 1.
+        waited: evaluations since.
+        loss_sum: of the training losses of this epoch, each times its items.
+        correct: right predictions of this epoch.
+        seen: items of this epoch.
+        seconds: time in each kind of work, over all sessions of the run.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    rows: int = 0
+    best_value: float | None = None
+    best_epoch: int = 0
+    waited: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+    seen: int = 0
+    norm: float = 0.0
+    seconds: dict[str, float] = field(
+        default_factory=lambda: {"start": 0.0, "training": 0.0, "evaluation": 0.0, "checkpoints": 0.0}
+    )
+
+
+class Loop:
+    """One run under way."""
+
+    def __init__(self, setup: Setup, folder: RunFolder, progress: Progress, stop: StopRequest) -> None:
+        self.setup = setup
+        self.folder = folder
+        self.progress = progress
+        self.stop = stop
+        self.state = State()
+        self.best: dict[str, Tensor] = {}
+        self.notices: list[dict[str, str]] = []
+        self.parameters = [parameter for parameter in setup.model.parameters() if parameter.requires_grad]
+        self.pending: list[tuple[Tensor, Tensor]] = []
+        self.saved_at = self.ticked_at = time.perf_counter()
+        self.saving_took = 0.0
+        self.rate = 0.0
+
+    def look(self) -> None:
+        """Tell whether what is about to be trained is healthy; what is found goes into `result.json` too."""
+        for notice in start.findings(self.setup):
+            self.notice(notice)
+
+    def notice(self, notice: watch.Notice) -> None:
+        """Tell something a person should know, once."""
+        record = {"level": notice.level, "text": notice.text}
+        if record not in self.notices:
+            self.notices.append(record)
+            self.progress.notice(notice.level, notice.text)
+
+    def run(self) -> str:
+        """Train to the end; the reason why it ended.
+
+        Raises:
+            Interrupted: a signal came; a checkpoint holds everything.
+            NotFiniteError: a loss, gradient or weight went bad; the weights from before it are kept.
+            RunError: the disk is full or gone; the checkpoint before is whole.
+        """
+        stop, state = self.setup.recipe.stop, self.state
+        assert isinstance(stop.epochs, int)
+        try:
+            while state.epoch < stop.epochs:
+                ratios = self.train_epoch()
+                row = self.evaluate(ratios)
+                self.record(row)
+                if stop.patience and state.waited >= stop.patience:
+                    return (
+                        f"{stop.monitor} has not improved in {state.waited} evaluations "
+                        f"(stop.patience = {stop.patience})"
+                    )
+            return f"reached {state.epoch} epochs"
+        except _StopNow:
+            self.save()
+            raise Interrupted(
+                self.stop.signum,
+                f"stopped in epoch {state.epoch + 1} at step {state.step}; everything is kept. "
+                f"Go on with: ravine train --resume {self.folder.path}",
+            ) from None
+        except NotFiniteError:
+            self.keep_good_weights()
+            raise
+
+    def train_epoch(self) -> dict[str, float]:
+        """Train to the end of the epoch; the update-to-weight ratios of its last step."""
+        setup, state, recipe = self.setup, self.state, self.setup.recipe
+        model, optimizer, schedule = setup.model, setup.optimizer, setup.schedule
+        feed, accumulate, limit = setup.feeds["train"], recipe.optimizer.accumulate, recipe.optimizer.clip_norm
+        mixed = recipe.precision != "fp32"
+        autocast = setup.autocast()
+        last, started, seen = len(feed), time.perf_counter(), state.seen
+        ratios: dict[str, float] = {}
+        model.train()
+        for inputs, targets in feed.epoch(state.epoch, start=state.batch):
+            seed_noise(recipe.seed, "noise", state.epoch, state.batch, device=setup.device)
+            if mixed:
+                with autocast:
+                    outputs = model(inputs)
+                outputs = outputs.float()
+            else:
+                outputs = model(inputs)
+            loss = setup.objective(outputs, targets)
+            group = min(accumulate, last - (state.batch // accumulate) * accumulate)
+            (loss if group == 1 else loss / group).backward()
+            value = loss.item()
+            if not math.isfinite(value):
+                raise diagnosis.bad_loss(setup, inputs, state.epoch, state.step, value)
+            state.loss_sum += value * len(targets)
+            state.seen += len(targets)
+            state.batch += 1
+            if setup.task == "classification":
+                self.pending.append((outputs.detach(), targets))
+            if state.batch % accumulate and state.batch < last:
+                continue
+
+            gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+            state.norm = gradient_norm(gradients)
+            if not math.isfinite(state.norm) and (bad := diagnosis.bad_gradient(setup, state.epoch, state.step)):
+                raise bad
+            if limit and state.norm > limit:
+                torch._foreach_mul_(gradients, limit / state.norm)
+            before = _weights(model) if state.batch >= last else None
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            state.step += 1
+            if setup.averaged is not None:
+                setup.averaged.update_parameters(model)
+            if before is not None:
+                ratios = watch.update_ratios(before, _weights(model))
+            now = time.perf_counter()
+            if self.stop.signum or now - self.ticked_at > TICK_SECONDS:
+                self.between_steps(value, now, started)
+        took = time.perf_counter() - started
+        state.seconds["training"] += took
+        self.rate = (state.seen - seen) / took
+        return ratios
+
+    def between_steps(self, loss: float, now: float, started: float) -> None:
+        """What is due every fraction of a second: tell, stop when asked, save when it is time."""
+        state, feed = self.state, self.setup.feeds["train"]
+        self.fold()
+        if self.stop.signum:
+            raise _StopNow
+        self.ticked_at = now
+        done = self.state.epoch * len(feed) + state.batch
+        rate = state.seen / (now - started) if now > started else 0.0
+        epochs = self.setup.recipe.stop.epochs
+        assert isinstance(epochs, int)
+        spent = sum(state.seconds.values()) - state.seconds["start"] + now - started
+        self.progress.tick(
+            {
+                "epoch": state.epoch + 1,
+                "step": state.step,
+                "steps_per_epoch": self.setup.steps_per_epoch,
+                "loss": loss,
+                "lr": self.setup.optimizer.param_groups[0]["lr"],
+                "samples_per_second": rate,
+                "seconds": spent,
+                "seconds_left": spent * (epochs * len(feed) - done) / max(done, 1),
+            }
+        )
+        self.save_when_due(now)
+
+    def fold(self) -> None:
+        """Count the right predictions that wait to be counted (integers: the order does not matter)."""
+        if self.pending:
+            outputs = torch.cat([outputs for outputs, _ in self.pending])
+            targets = torch.cat([targets for _, targets in self.pending])
+            self.state.correct += int((outputs.argmax(1) == targets).sum())
+        self.pending.clear()
+
+    def evaluate(self, ratios: dict[str, float]) -> dict[str, Any]:
+        """Score the validation part; the line for `metrics.jsonl`."""
+        setup, state = self.setup, self.state
+        self.fold()
+        started = time.perf_counter()
+        row: dict[str, Any] = {
+            "epoch": state.epoch + 1,
+            "step": state.step,
+            "seconds": round(sum(state.seconds.values()), 4),
+            "lr": setup.optimizer.param_groups[0]["lr"],
+            "samples_per_second": round(self.rate, 1),
+            "train.loss": state.loss_sum / state.seen,
+        }
+        if setup.task == "classification":
+            row["train.accuracy"] = state.correct / state.seen
+        if "validation" in setup.feeds:
+            with setup.autocast():
+                found = outputs_over(setup.judged, setup.feeds["validation"], setup.task, self.poll)
+            scores = metrics.evaluate_outputs(setup.task, found.outputs, found.targets, setup.target_scale)
+            row |= {f"validation.{name}": score for name, score in scores.items()}
+            if not math.isfinite(scores["loss"]):
+                raise diagnosis.bad_validation(setup, state.epoch, state.step, scores["loss"])
+        row["gradient_norm"] = state.norm
+        row["update_ratio"] = sorted(ratios.values())[len(ratios) // 2] if ratios else None
+        row["update_ratios"] = ratios
+        state.seconds["evaluation"] += time.perf_counter() - started
+        return row
+
+    def record(self, row: dict[str, Any]) -> None:
+        """Write the line, keep the weights where they are the best so far, go on to the next epoch."""
+        state, monitor = self.state, self.setup.recipe.stop.monitor
+        value = row[monitor]
+        best = metrics.better(monitor, value, state.best_value)
+        if best:
+            state.best_value, state.best_epoch, state.waited = value, state.epoch + 1, 0
+            self.best = checkpoint.clone(self.setup.judged.state_dict())
+        else:
+            state.waited += 1
+        self.folder.append_row(row)
+        self.progress.evaluated(row, best)
+        state.rows += 1
+        state.epoch += 1
+        state.batch = state.seen = state.correct = 0
+        state.loss_sum = 0.0
+        self.save_when_due(time.perf_counter())
+
+    def keep_good_weights(self) -> None:
+        """After numbers went bad: the best weights so far, or the last ones while they are finite."""
+        self.folder.flush()
+        last = self.setup.judged.state_dict()
+        if self.best or watch.first_not_finite(last.items()) is None:
+            self.folder.write_tensors("model.safetensors", self.best or last)
+
+    def poll(self) -> None:
+        """Stop when a signal asked for it."""
+        if self.stop.signum:
+            raise _StopNow
+
+    def save_when_due(self, now: float) -> None:
+        """Save when the recipe's interval is over, and saving takes no more than its share."""
+        wait = max(self.setup.recipe.log.checkpoint_seconds, self.saving_took / CHECKPOINT_SHARE)
+        if now - self.saved_at >= wait:
+            self.save()
+
+    def save(self) -> None:
+        """Bring everything that is needed to go on to the disk."""
+        started = time.perf_counter()
+        self.fold()
+        self.folder.flush()
+        if self.best:
+            self.folder.write_tensors("model.safetensors", self.best)
+        tensors, state = self.snapshot()
+        checkpoint.save(self.folder.checkpoints, self.state.step, tensors, state)
+        self.saved_at = time.perf_counter()
+        self.saving_took = self.saved_at - started
+        self.state.seconds["checkpoints"] += self.saving_took
+
+    def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything that a resumed run starts from: tensors, and what JSON can hold."""
+        setup = self.setup
+        tensors: dict[str, Tensor] = {}
+        state = {
+            "state": asdict(self.state),
+            "notices": self.notices,
+            "model": checkpoint.flatten("model", dict(setup.model.state_dict()), tensors),
+            "best": checkpoint.flatten("best", self.best, tensors),
+            "optimizer": checkpoint.flatten("optimizer", setup.optimizer.state_dict(), tensors),
+            "schedule": checkpoint.flatten("schedule", setup.schedule.state_dict(), tensors),
+        }
+        if setup.averaged is not None:
+            state["averaged"] = checkpoint.flatten("averaged", dict(setup.averaged.state_dict()), tensors)
+        return tensors, state
+
+    def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """The inverse of `snapshot`."""
+        setup = self.setup
+        self.state = State(**{entry.name: state["state"][entry.name] for entry in fields(State)})
+        self.notices = state["notices"]
+        setup.model.load_state_dict(checkpoint.unflatten(state["model"], tensors))
+        self.best = checkpoint.unflatten(state["best"], tensors)
+        setup.optimizer.load_state_dict(checkpoint.unflatten(state["optimizer"], tensors))
+        setup.schedule.load_state_dict(checkpoint.unflatten(state["schedule"], tensors))
+        if setup.averaged is not None:
+            setup.averaged.load_state_dict(checkpoint.unflatten(state["averaged"], tensors))
+
+
+class _StopNow(Exception):  # noqa: N818 - no error: the way out of nested loops
+    """A signal asked to stop."""
+
+
+def gradient_norm(gradients: list[Tensor]) -> float:
+    """The 2-norm of all gradients together; not finite where any entry is not."""
+    if not gradients:
+        return 0.0
+    return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of the weight tensors (two axes or more) that are trained."""
+    return {
+        name: parameter.detach().clone()
+        for name, parameter in model.named_parameters()
+        if parameter.dim() >= 2 and parameter.requires_grad
+    }

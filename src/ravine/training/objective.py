@@ -1,0 +1,49 @@
+"""What training minimises, by task."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..errors import ModelError
+from .data.dataset import Task
+from .recipe import LossSection
+
+Objective = Callable[[Tensor, Tensor], Tensor]
+
+
+def objective(task: Task, settings: LossSection, targets: Tensor | None, device: torch.device) -> Objective:
+    """The training loss as a function of a model's outputs and the targets; its value is a mean.
+
+    Classification: cross-entropy of logits (N, classes) and class numbers (N,), with label smoothing and
+    class weights. Language: the same over every position of (N, T, vocabulary). Regression: mean squared
+    error of (N, 1) or (N,) and values (N,).
+
+    Args:
+        task: what is predicted.
+        settings: the recipe's `[loss]`.
+        targets: those of the training part, for balanced class weights; None where unknown.
+        device: where training runs.
+
+    Raises:
+        ModelError: balanced class weights were asked for and the classes cannot be counted.
+    """
+    weights = None
+    if settings.class_weights == "balanced":
+        if task != "classification" or targets is None:
+            raise ModelError("loss.class_weights = 'balanced' needs a classification data set in memory")
+        counts = torch.bincount(targets).clamp(min=1)
+        weights = (len(targets) / (len(counts) * counts)).to(device, torch.float32)
+    smoothing = settings.label_smoothing
+
+    def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+        return functional.cross_entropy(outputs, targets, weight=weights, label_smoothing=smoothing)
+
+    def over_positions(outputs: Tensor, targets: Tensor) -> Tensor:
+        return functional.cross_entropy(outputs.flatten(0, 1), targets.flatten(), label_smoothing=smoothing)
+
+    def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+        return functional.mse_loss(outputs.reshape(targets.shape), targets)
+
+    return {"classification": cross_entropy, "language": over_positions, "regression": squared_error}[task]

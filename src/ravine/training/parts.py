@@ -1,0 +1,7 @@
+"""Every module that registers named parts: importing this one fills the registry."""
+
+from .. import optim
+from ..optim import schedules
+from . import augment, data, metrics, models, preprocessing_steps
+
+__all__ = ["augment", "data", "metrics", "models", "optim", "preprocessing_steps", "schedules"]

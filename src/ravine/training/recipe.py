@@ -1,0 +1,265 @@
+"""The recipe: every setting of a run, validated, as TOML.
+
+A recipe is made in layers: the schema's defaults, a named recipe (`recipes/*.toml`, which has a part for
+each kind of data), a user's file, and `--set key=value`. The sections `[model]`, `[optimizer]` and
+`[schedule]` name a registered part; their other keys are that part's own keyword arguments.
+"""
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..errors import RecipeError, nearest
+from ..registry import entries, names
+from .data.dataset import Kind
+
+Auto = Literal["auto"]
+Layer = Mapping[str, Any]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A section whose keys are all known."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class PartSection(BaseModel):
+    """A section that names a registered part; further keys are that part's settings."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The part's own keyword arguments."""
+        return dict(self.model_extra or {})
+
+
+class DataSection(Section):
+    """How the data are read, split, prepared and batched."""
+
+    target: str = Field("auto", description="the column (table) or array to predict")
+    task: Literal["auto", "classification", "regression"] = Field("auto", description="what is predicted")
+    image_size: Annotated[int, Field(ge=4, le=4096)] | Auto = Field(
+        "auto", description="side of the square that photographs are brought to, in pixels"
+    )
+    preprocess: str = Field("normalize", description="none, center, normalize, pca or whiten")
+    batch_size: Annotated[int, Field(ge=1)] | Auto = Field("auto", description="items a batch")
+    validation: Fraction = Field(0.1, description="share of the training items held out to steer by")
+    test: Fraction = Field(0.2, description="share of all items kept for the final score, if none is given")
+    skip_bad: bool = Field(False, description="leave unreadable files out, and count them, instead of refusing")
+    memory_gb: Annotated[float, Field(gt=0)] = Field(1.0, description="larger sets stream from the disk")
+    workers: Annotated[int, Field(ge=1)] | Auto = Field("auto", description="threads that decode streamed images")
+
+
+class ModelSection(PartSection):
+    """The network: its name and its own settings."""
+
+    name: str = Field("auto", description="a model's name, or package.module:factory; auto picks by the data")
+
+
+class OptimizerSection(PartSection):
+    """The update rule, and what surrounds it."""
+
+    name: str = Field("adamw", description="an optimizer's name")
+    clip_norm: Annotated[float, Field(ge=0)] = Field(0.0, description="longest gradient, as a 2-norm; 0: no limit")
+    accumulate: Annotated[int, Field(ge=1)] = Field(1, description="batches whose gradients make one step")
+    average: Fraction = Field(0.0, description="decay of the moving average of the weights (Polyak); 0: none")
+
+
+class ScheduleSection(PartSection):
+    """How the learning rate moves."""
+
+    name: str = Field("cosine", description="a schedule's name")
+
+
+class LossSection(Section):
+    """What is minimised."""
+
+    label_smoothing: Fraction = Field(0.0, description="share of the target spread over all classes")
+    class_weights: Literal["none", "balanced"] = Field("none", description="balanced: rare classes weigh more")
+
+
+class StopSection(Section):
+    """When training ends; the best weights are kept however it ends."""
+
+    epochs: Annotated[int, Field(ge=1)] | Auto = Field("auto", description="passes over the training part, at most")
+    patience: Annotated[int, Field(ge=0)] = Field(
+        0, description="evaluations without a better value after which training stops; 0: never"
+    )
+    monitor: str = Field("validation.loss", description="the value that decides which weights are best")
+
+
+class LogSection(Section):
+    """What is written besides the run folder's own files."""
+
+    tensorboard: bool = Field(False, description="write TensorBoard events too (needs the extra)")
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = Field(30.0, description="time between checkpoints")
+
+
+class Recipe(Section):
+    """Every setting of a run."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="decides every random choice")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto, cpu, cuda or mps")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: mixed precision, weights in float32")
+    augment: tuple[str, ...] = Field((), description="random changes of training images, in this order")
+    data: DataSection = Field(default_factory=DataSection)
+    model: ModelSection = Field(default_factory=ModelSection)
+    optimizer: OptimizerSection = Field(default_factory=OptimizerSection)
+    schedule: ScheduleSection = Field(default_factory=ScheduleSection)
+    loss: LossSection = Field(default_factory=LossSection)
+    stop: StopSection = Field(default_factory=StopSection)
+    log: LogSection = Field(default_factory=LogSection)
+
+
+PART_SECTIONS = {"model": ModelSection, "optimizer": OptimizerSection, "schedule": ScheduleSection}
+
+
+def named_recipes() -> dict[str, str]:
+    """The built-in recipes: name and one-line description (the first comment of the file)."""
+    files = sorted(resources.files(__package__).joinpath("recipes").iterdir(), key=lambda file: file.name)
+    return {
+        file.name.removesuffix(".toml"): file.read_text().partition("\n")[0].lstrip("# ")
+        for file in files
+        if file.name.endswith(".toml")
+    }
+
+
+def named_layer(name: str, kind: Kind) -> Layer:
+    """The settings of a built-in recipe for one kind of data.
+
+    Raises:
+        RecipeError: there is no recipe of that name.
+    """
+    if name not in named_recipes():
+        hint = nearest(name, named_recipes()) or f"; built in are {', '.join(named_recipes())}"
+        raise RecipeError([f"no recipe file or built-in recipe {name!r}{hint}"])
+    text = resources.files(__package__).joinpath("recipes", f"{name}.toml").read_text()
+    return cast(Layer, tomllib.loads(text).get("table" if kind == "array" else kind, {}))
+
+
+def file_layer(path: Path) -> Layer:
+    """The settings in a recipe file.
+
+    Raises:
+        RecipeError: the file cannot be read, or is not TOML; the message has the line.
+    """
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise RecipeError([f"{path} cannot be read: {error.strerror}"]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError([f"{path} is not TOML: {error}"]) from error
+
+
+def set_layer(assignments: Iterable[str]) -> Layer:
+    """The settings of `--set key=value` arguments: dotted keys, values in TOML; a bare word is text.
+
+    Raises:
+        RecipeError: an argument is no assignment; all such arguments are told.
+    """
+    layer: dict[str, Any] = {}
+    problems = []
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        path = [step.strip() for step in key.split(".")]
+        if not equals or not all(path):
+            problems.append(f"{assignment!r} is not key=value, such as optimizer.lr=0.01")
+            continue
+        section = layer
+        for step in path[:-1]:
+            section = section.setdefault(step, {})
+            if not isinstance(section, dict):
+                problems.append(f"{assignment!r}: {step!r} was given a value before, it is no section")
+                break
+        else:
+            section[path[-1]] = _value(text.strip())
+    if problems:
+        raise RecipeError(problems)
+    return layer
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def merge(layers: Sequence[Layer]) -> dict[str, Any]:
+    """One dictionary out of layers; a later layer wins, key by key.
+
+    Where a layer names another part than the layers before it, their settings of the old part go: a
+    learning rate chosen for Adam says nothing about SGD. The new part's suggested settings come instead.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            if not isinstance(value, Mapping) or not isinstance(merged.get(key, {}), dict):
+                merged[key] = value
+                continue
+            section = dict(merged.get(key, {}))
+            if key in PART_SECTIONS and value.get("name", section.get("name")) != section.get("name"):
+                kept = PART_SECTIONS[key].model_fields
+                section = {name: item for name, item in section.items() if name in kept}
+                section |= _suggested(key, value["name"])
+            merged[key] = section | dict(value)
+    return merged
+
+
+def _suggested(kind: str, name: str) -> Mapping[str, object]:
+    return next((entry.suggested for entry in entries(kind) if entry.name == name), {})
+
+
+def validate(layers: Sequence[Layer]) -> Recipe:
+    """The recipe that the layers make.
+
+    Raises:
+        RecipeError: unknown keys (with the nearest valid name), wrong types, impossible values and
+            unknown parts: all of them at once.
+    """
+    from . import parts, settings  # noqa: F401  parts: fills the registry
+
+    merged = merge(layers)
+    problems: list[str] = []
+    try:
+        recipe = Recipe.model_validate(merged)
+    except ValidationError as error:
+        problems = [_told(problem) for problem in error.errors()]
+        wrong = {str(problem["loc"][0]) for problem in error.errors()}
+        recipe = Recipe.model_validate({key: item for key, item in merged.items() if key not in wrong})
+    for kind in PART_SECTIONS:
+        section = getattr(recipe, kind)
+        problems += settings.problems(kind, section.name, section.settings, tuple(type(section).model_fields))
+    known = names("augmentation")
+    problems += [
+        f"augment: unknown augmentation {name!r}{nearest(name, known) or '; valid are ' + ', '.join(known)}"
+        for name in recipe.augment
+        if name not in known
+    ]
+    known = names("preprocessing")
+    if recipe.data.preprocess not in known:
+        hint = nearest(recipe.data.preprocess, known) or "; valid are " + ", ".join(known)
+        problems.append(f"data.preprocess: unknown step {recipe.data.preprocess!r}{hint}")
+    if problems:
+        raise RecipeError(problems)
+    return recipe
+
+
+def _told(problem: Any) -> str:
+    """One sentence for one of pydantic's findings."""
+    path = [str(step) for step in problem["loc"] if step not in ("int", "float", "constrained-int")]
+    path = [step for step in path if not step.startswith(("literal[", "function-"))]
+    key = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        fields: Any = Recipe.model_fields
+        for step in path[:-1]:
+            fields = fields[step].annotation.model_fields
+        hint = nearest(path[-1], fields) or f"; valid are {', '.join(fields)}"
+        return f"{key}: there is no such key{hint}"
+    return f"{key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"

@@ -1,0 +1,45 @@
+"""A recipe as commented TOML: what `ravine recipe` prints and what a run folder keeps."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel
+
+from . import settings
+from .recipe import PART_SECTIONS, Recipe
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The whole recipe, a comment behind each key; the text is itself a valid recipe file."""
+    lines = [_line(key, getattr(recipe, key), _comment(recipe, key)) for key in _plain(recipe)]
+    for key in Recipe.model_fields:
+        section = getattr(recipe, key)
+        if isinstance(section, BaseModel):
+            lines += ["", f"[{key}]  # {(type(section).__doc__ or '').strip()}", *_section(key, section)]
+    return "\n".join(lines) + "\n"
+
+
+def _plain(model: BaseModel) -> list[str]:
+    return [key for key in type(model).model_fields if not isinstance(getattr(model, key), BaseModel)]
+
+
+def _section(kind: str, section: Any) -> list[str]:
+    lines = [_line(key, getattr(section, key), _comment(section, key)) for key in _plain(section)]
+    if kind not in PART_SECTIONS:
+        return lines
+    builtin = section.name != "auto" and ":" not in section.name
+    meanings: Mapping[str, str] = settings.descriptions(kind, section.name) if builtin else {}
+    chosen = (settings.defaults(kind, section.name) if builtin else {}) | section.settings
+    return lines + [_line(key, value, meanings.get(key, "")) for key, value in chosen.items()]
+
+
+def _comment(model: BaseModel, key: str) -> str:
+    return type(model).model_fields[key].description or ""
+
+
+def _line(key: str, value: Any, comment: str) -> str:
+    """`key = value`, with the comment aligned behind it."""
+    text = tomli_w.dumps({key: list(value) if isinstance(value, tuple) else value}, multiline_strings=False)
+    assignment = " ".join(text.split()).replace("[ ", "[").replace(", ]", "]").replace(",]", "]")
+    return f"{assignment:<32}# {comment}" if comment else assignment

@@ -1,0 +1,260 @@
+"""One run from beginning to end: open the data, make the parts, train, score; or go on with one."""
+
+import os
+import platform
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .. import __version__
+from ..errors import MemoryLimitError, RunError
+from . import checkpoint, given, recipe_text
+from .data import DataOptions, Dataset, Splits, open_data
+from .data.splits import cut, to_json
+from .finish import finish
+from .loop import Loop
+from .progress import Progress, Silent
+from .recipe import Layer, Recipe, file_layer, named_layer, named_recipes, validate
+from .resolve import resolve
+from .run_folder import RunFolder
+from .setup import Setup, prepare
+from .signals import StopRequest
+
+RecipeLike = str | Path | Layer | None
+SILENT = Silent()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder, its final scores, and the trained network with the best weights."""
+
+    folder: Path
+    result: dict[str, Any]
+    model: nn.Module
+
+
+def train(
+    model: nn.Module | str | None,
+    data: Any,
+    recipe: RecipeLike = None,
+    *,
+    settings: Sequence[Layer] = (),
+    out: str | Path | None = None,
+    progress: Progress = SILENT,
+) -> Run:
+    """Train a network on a data set and leave a run folder.
+
+    Args:
+        model: any module; or a model's name or "package.module:factory"; None lets the recipe choose.
+        data: a path or the name of an embedded set; or batches, as an iterable of (inputs, targets) or as
+            {"train": ..., "validation": ..., "test": ...} of iterables.
+        recipe: a built-in recipe's name, a TOML file, or the settings as nested dictionaries.
+        settings: further settings that win over the recipe's.
+        out: the run folder to make; by default `runs/DATA-DATE-TIME`.
+        progress: whom to tell.
+
+    Raises:
+        RecipeError: mistakes in the recipe, all at once.
+        DataError: the data cannot be used.
+        ModelError: the model cannot be made or does not fit the data.
+        RunError: `out` exists, or cannot be written.
+        NotFiniteError: a loss, gradient or weight went bad.
+        MemoryLimitError: memory ran out.
+        Interrupted: SIGINT or SIGTERM came; the run can be resumed.
+    """
+    began = time.perf_counter()
+    name, layers = _layers(recipe, settings)
+    if isinstance(model, str):
+        layers.append({"model": {"name": model}})
+    with _memory_told():
+        if isinstance(data, str | Path):
+            first = validate([*_named(name, "image"), *layers])
+            setup, source = _from_source(data, first, name, layers, model), str(data)
+        else:
+            setup, source = given.prepare(validate([*_named(name, "table"), *layers]), data, model), None
+        folder = _new_folder(Path(out) if out else _default_path(setup.facts["data"]), setup, source)
+        with StopRequest() as stop:
+            loop = Loop(setup, folder, progress, stop)
+            loop.look()
+            loop.state.seconds["start"] = time.perf_counter() - began
+            return _go_on(loop)
+
+
+def resume(
+    run: str | Path, *, model: nn.Module | None = None, data: Any = None, progress: Progress = SILENT
+) -> Run:
+    """Go on with a run that was interrupted; on a CPU it ends bit-identical to an uninterrupted one.
+
+    Args:
+        run: the run folder.
+        model: the network, where the run was given one as an object.
+        data: the batches, where the run was given batches; or where the data are now, if they moved.
+        progress: whom to tell.
+
+    Raises:
+        RunError: no run there, it is finished, its checkpoints are damaged, or the data have changed.
+        RavineError: as `train`.
+    """
+    began = time.perf_counter()
+    folder = RunFolder.open(Path(run))
+    if folder.finished:
+        raise RunError(f"{folder.path} is finished; there is nothing to resume")
+    recorded = folder.read_json("splits.json")
+    source = folder.read_json("environment.json")["data"] if data is None else data
+    recipe = validate([file_layer(folder.path / "recipe.toml")])
+    with _memory_told():
+        if isinstance(source, str | Path):
+            setup = _from_source(source, recipe, None, [file_layer(folder.path / "recipe.toml")], model)
+        elif source is None:
+            raise RunError(f"{folder.path} was trained on batches from Python: give them as data=")
+        else:
+            setup = given.prepare(recipe, source, model)
+        if recorded.get("fingerprint") != _splits(setup).get("fingerprint"):
+            raise RunError(
+                f"the data at {source} have changed since {folder.path} was started; a resumed run would mix "
+                "two data sets. Bring the old data back, or start a new run."
+            )
+        folder.clear_drafts()
+        with StopRequest() as stop:
+            loop = Loop(setup, folder, progress, stop)
+            loaded = checkpoint.load_newest(folder.checkpoints, lambda text: progress.notice("warning", text))
+            if loaded is None:
+                loop.look()
+            else:
+                loop.restore(*loaded)
+            folder.keep_rows(loop.state.rows)
+            loop.state.seconds["start"] += time.perf_counter() - began
+            return _go_on(loop)
+
+
+def _go_on(loop: Loop) -> Run:
+    setup, folder = loop.setup, loop.folder
+    loop.progress.begin(
+        {
+            **setup.facts,
+            "model": setup.recipe.model.name,
+            "parameters": sum(parameter.numel() for parameter in setup.model.parameters()),
+            "device": str(setup.device),
+            "epochs": setup.recipe.stop.epochs,
+            "steps_per_epoch": setup.steps_per_epoch,
+            "monitor": setup.recipe.stop.monitor,
+            "out": str(folder.path),
+        }
+    )
+    for row in folder.read_rows():
+        loop.progress.evaluated(row, best=row["epoch"] == loop.state.best_epoch)
+    try:
+        result = finish(loop, loop.run())
+    finally:
+        folder.close()
+    loop.progress.end(result, folder.path)
+    return Run(folder.path, result, setup.model)
+
+
+def _layers(recipe: RecipeLike, settings: Sequence[Layer]) -> tuple[str, list[Layer]]:
+    """The name of the built-in recipe to start from, and what is laid over it."""
+    if recipe is None:
+        return "default", list(settings)
+    if isinstance(recipe, Mapping):
+        return "default", [recipe, *settings]
+    if str(recipe) in named_recipes() or not Path(recipe).exists():
+        return str(recipe), list(settings)
+    return "default", [file_layer(Path(recipe)), *settings]
+
+
+def _named(name: str | None, kind: Any) -> list[Layer]:
+    return [] if name is None else [named_layer(name, kind)]
+
+
+def _from_source(
+    source: str | Path, first: Recipe, name: str | None, layers: list[Layer], model: nn.Module | str | None
+) -> Setup:
+    """Open and cut the data, then make the run with the recipe for their kind."""
+    dataset = open_data(source, options_of(first))
+    recipe = validate([*_named(name, dataset.kind), *layers])
+    splits = cut(dataset, validation=recipe.data.validation, test=recipe.data.test, seed=recipe.seed)
+    recipe = resolve(recipe, dataset, splits)
+    setup = prepare(recipe, dataset, splits, model if isinstance(model, nn.Module) else None)
+    setup.facts = _facts(dataset, splits)
+    return setup
+
+
+def options_of(recipe: Recipe) -> DataOptions:
+    """How the data are to be read, as the recipe says."""
+    data = recipe.data
+    return DataOptions(data.target, data.task, data.image_size, data.skip_bad, data.memory_gb)
+
+
+def _facts(dataset: Dataset, splits: Splits) -> dict[str, Any]:
+    return {
+        "data": dataset.name,
+        "kind": dataset.kind,
+        "task": dataset.task,
+        "classes": list(dataset.classes),
+        "items": {part: len(splits.of(part)) for part in ("train", "validation", "test")},
+    }
+
+
+def _splits(setup: Setup) -> dict[str, Any]:
+    if setup.dataset is None or setup.splits is None:
+        return {"fingerprint": None}
+    return {"fingerprint": setup.dataset.fingerprint, **to_json(setup.dataset, setup.splits)}
+
+
+def _new_folder(path: Path, setup: Setup, source: str | None) -> RunFolder:
+    """Make the run folder with all that is known before training; it appears whole or not at all."""
+    with RunFolder.making(path) as folder:
+        folder.write_text("recipe.toml", recipe_text.to_toml(setup.recipe))
+        folder.write_json("environment.json", environment(setup, source))
+        folder.write_json("splits.json", _splits(setup))
+        if setup.preprocessing is not None:
+            setup.preprocessing.save(folder.path)
+    return RunFolder(path)
+
+
+def environment(setup: Setup, source: str | None) -> dict[str, Any]:
+    """Where and with what a run is made; `data` is what `resume` opens again."""
+    here = source is not None and Path(source).expanduser().exists()
+    return {
+        "ravine": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "device": str(setup.device),
+        "gpu": torch.cuda.get_device_name(setup.device) if setup.device.type == "cuda" else None,
+        "threads": torch.get_num_threads(),
+        "command": sys.argv,
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "data": str(Path(source).expanduser().resolve()) if here and source else source,
+    }
+
+
+def _default_path(data: str) -> Path:
+    name = re.sub(r"[^\w.-]+", "-", data)
+    path = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    return path if not path.exists() else path.with_name(f"{path.name}-{os.getpid()}")
+
+
+@contextmanager
+def _memory_told() -> Iterator[None]:
+    """Turn running out of memory into advice."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error)
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not known and "allocate memory" not in text and "out of memory" not in text:
+            raise
+        raise MemoryLimitError(
+            "memory ran out. Lower data.batch_size (and raise optimizer.accumulate to make up for it), "
+            "data.image_size, data.memory_gb or the model's width; checkpoints written before are whole."
+        ) from error

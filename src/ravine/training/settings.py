@@ -1,0 +1,105 @@
+"""The settings of a named part: the keyword arguments of its function or class, read and checked.
+
+So a part's code is the only place where its settings are written down: the recipe's checks, its
+defaults and its comments all come from the signature and the docstring.
+"""
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from .. import registry
+from ..errors import nearest
+
+# Arguments that the loop fills in itself, or that only a program can use.
+WIRING = {
+    "model": {"shape", "outputs"},
+    "optimizer": {"params", "maximize", "foreach", "fused", "capturable", "differentiable"},
+    "schedule": {"optimizer", "total_steps", "steps_per_epoch", "last_epoch"},
+}
+
+
+def parameters(kind: str, name: str) -> dict[str, inspect.Parameter]:
+    """The settings that a part takes, in the order of its signature."""
+    part = registry.lookup(kind, name)
+    return {
+        key: parameter
+        for key, parameter in inspect.signature(part).parameters.items()
+        if key not in WIRING[kind] and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    }
+
+
+def defaults(kind: str, name: str) -> dict[str, Any]:
+    """Every setting that has a default which TOML can hold, with that default."""
+    return {
+        key: parameter.default
+        for key, parameter in parameters(kind, name).items()
+        if parameter.default is not None and parameter.default is not parameter.empty
+    }
+
+
+def problems(kind: str, name: str, given: Mapping[str, Any], reserved: Sequence[str] = ()) -> list[str]:
+    """What is wrong with a part's name and settings: a sentence each, none where all is well.
+
+    `reserved`: the section's own keys, for the nearest valid name. A part made by the user
+    (package.module:factory) and `auto` are checked when the model is made.
+    """
+    if kind == "model" and (name == "auto" or ":" in name):
+        return []
+    if name not in registry.names(kind):
+        hint = nearest(name, registry.names(kind)) or f"; valid are {', '.join(registry.names(kind))}"
+        return [f"{kind}.name: unknown {kind} {name!r}{hint}"]
+    known = parameters(kind, name)
+    part = registry.lookup(kind, name)
+    types = get_type_hints(part.__init__ if inspect.isclass(part) else part)
+    found = []
+    for key, value in given.items():
+        if key not in known:
+            hint = nearest(key, [*known, *reserved]) or f"; {name} takes {', '.join(known) or 'no settings'}"
+            found.append(f"{kind}.{key}: {name} has no such setting{hint}")
+        elif reason := _mismatch(types.get(key, Any), value):
+            found.append(f"{kind}.{key} = {value!r}: {reason}")
+    return found or _impossible(kind, name, given)
+
+
+def _mismatch(expected: Any, value: Any) -> str:
+    config = ConfigDict(arbitrary_types_allowed=True)
+    try:
+        TypeAdapter(expected, config=config).validate_python(value)
+    except ValidationError as error:
+        reasons = [item["msg"] for item in error.errors() if item["type"] != "is_instance_of"]
+        return " or ".join(dict.fromkeys(reason[0].lower() + reason[1:] for reason in reasons))
+    return ""
+
+
+def _impossible(kind: str, name: str, given: Mapping[str, Any]) -> list[str]:
+    """Try the settings on a toy: the part itself knows which values are possible."""
+    import torch
+
+    from ..errors import RecipeError
+
+    part = registry.lookup(kind, name)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    try:
+        if kind == "optimizer":
+            part([weight], **given)
+        elif kind == "schedule":
+            part(torch.optim.SGD([weight]), total_steps=1000, steps_per_epoch=100, **given)
+    except RecipeError as error:
+        return [f"{kind}: {problem}" for problem in error.problems]
+    except (ValueError, TypeError) as error:
+        return [f"{kind}: {name}: {error}"]
+    return []
+
+
+def descriptions(kind: str, name: str) -> dict[str, str]:
+    """What each setting means: the lines of the `Args:` section of the part's docstring."""
+    text = inspect.getdoc(registry.lookup(kind, name)) or ""
+    section = re.search(r"^Args:\n(.*?)(?:\n\S|\Z)", text, flags=re.DOTALL | re.MULTILINE)
+    if section is None:
+        return {}
+    found = re.findall(r"^ {4}(\w+)[^:\n]*: (.*(?:\n {8}.*)*)", section[1], flags=re.MULTILINE)
+    return {key: " ".join(meaning.split()) for key, meaning in found}

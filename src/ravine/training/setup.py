@@ -1,0 +1,155 @@
+"""Everything a run needs, made from the data and the recipe, before anything is written."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
+
+from ..errors import RavineError
+from ..randomness import addressed
+from ..registry import lookup
+from . import feeds, models
+from .averaging import moving_average
+from .data.dataset import Dataset, PartName, Splits, Task, outputs_of
+from .feed import Feed
+from .objective import Objective, objective
+from .preprocessing import Preprocessing
+from .recipe import Recipe
+
+@dataclass
+class Setup:
+    """A run, ready to start.
+
+    Attributes:
+        recipe: every value concrete.
+        task: what is predicted.
+        device: where the model is.
+        model: the network that is trained.
+        averaged: the moving average of its weights, or None.
+        feeds: batches by part; "train" is always there.
+        objective: what is minimised.
+        optimizer: with the recipe's settings.
+        schedule: stepped once an optimizer step.
+        preprocessing: what turns raw items into model inputs; None for a caller's own batches.
+        dataset: None for a caller's own batches.
+        splits: None for a caller's own batches.
+        target_scale: (mean, deviation) that regression targets were standardised with.
+    """
+
+    recipe: Recipe
+    task: Task
+    device: torch.device
+    model: nn.Module
+    averaged: AveragedModel | None
+    feeds: dict[PartName, Feed]
+    objective: Objective
+    optimizer: Optimizer
+    schedule: LRScheduler
+    preprocessing: Preprocessing | None = None
+    dataset: Dataset | None = None
+    splits: Splits | None = None
+    target_scale: tuple[float, float] = (0.0, 1.0)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps an epoch."""
+        return -(-len(self.feeds["train"]) // self.recipe.optimizer.accumulate)
+
+    @property
+    def judged(self) -> nn.Module:
+        """The module whose scores count: the averaged one where there is one."""
+        return self.model if self.averaged is None else self.averaged.module
+
+    def autocast(self) -> torch.autocast:
+        """Mixed precision for the forward pass, as the recipe says."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a recipe; "auto" takes a GPU where there is one.
+
+    Raises:
+        RavineError: the device is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available[name.partition(":")[0]]:
+        raise RavineError(f"there is no {name} device here; use --device cpu or auto")
+    return torch.device(name)
+
+
+def prepare(recipe: Recipe, dataset: Dataset, splits: Splits, model: nn.Module | None) -> Setup:
+    """Make a run from a data set.
+
+    Args:
+        recipe: resolved.
+        dataset: the data.
+        splits: its parts.
+        model: a caller's own network; None makes the recipe's.
+
+    Raises:
+        ModelError: the model cannot be made, or does not fit the data.
+        RavineError: the device is missing, or the preprocessing cannot be fitted.
+    """
+    device = choose_device(recipe.device)
+    preprocessing = Preprocessing.fit(dataset, splits, recipe.data.preprocess, seed=recipe.seed)
+    outputs = outputs_of(dataset)
+    if model is None:
+        with addressed(recipe.seed, "model"):
+            settings = recipe.model.settings
+            model = models.make(recipe.model.name, preprocessing.output_shape, outputs, settings)
+    sample = preprocessing(_sample(dataset, splits))
+    models.check(model, sample, outputs, dataset.task)
+    preprocessing.to(device)
+    model.to(device)
+    if sample.dim() == 4:  # convolutions run faster with the channels last
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    targets = dataset.targets[splits.train] if dataset.task == "classification" else None
+    setup = assemble(
+        recipe,
+        dataset.task,
+        device,
+        model,
+        feeds.make(recipe, dataset, splits, preprocessing, device),
+        objective(dataset.task, recipe.loss, targets, device),
+    )
+    setup.preprocessing, setup.dataset, setup.splits = preprocessing, dataset, splits
+    return setup
+
+
+def assemble(
+    recipe: Recipe,
+    task: Task,
+    device: torch.device,
+    model: nn.Module,
+    parts: dict[PartName, Feed],
+    loss: Objective,
+) -> Setup:
+    """Put optimizer, schedule and average around a model and its batches."""
+    steps_per_epoch = -(-len(parts["train"]) // recipe.optimizer.accumulate)
+    optimizer = lookup("optimizer", recipe.optimizer.name)(
+        [parameter for parameter in model.parameters() if parameter.requires_grad], **recipe.optimizer.settings
+    )
+    assert isinstance(recipe.stop.epochs, int)
+    schedule = lookup("schedule", recipe.schedule.name)(
+        optimizer,
+        total_steps=recipe.stop.epochs * steps_per_epoch,
+        steps_per_epoch=steps_per_epoch,
+        **recipe.schedule.settings,
+    )
+    average = recipe.optimizer.average
+    averaged = moving_average(model, average) if average else None
+    return Setup(recipe, task, device, model, averaged, parts, loss, optimizer, schedule)
+
+
+def _sample(dataset: Dataset, splits: Splits) -> Tensor:
+    """Two raw items (for text: one short window) to try the model on."""
+    if dataset.kind == "text":
+        return dataset.fetch(splits.train[:8]).unsqueeze(0)
+    return dataset.fetch(splits.train[:2])

@@ -1,0 +1,28 @@
+"""Before time is spent: is what is about to be trained healthy? (T35)"""
+
+import torch
+
+from . import watch
+from .data.dataset import outputs_of
+from .models import evaluating
+from .recipe import LossSection
+from .objective import objective
+from .setup import Setup
+
+
+def findings(setup: Setup) -> list[watch.Notice]:
+    """What one batch tells about a model that is about to be trained; nothing is changed.
+
+    The first loss against what chance gives, whether a tiny subset can be fitted, and units that are dead
+    from the start.
+    """
+    model = setup.model
+    inputs, targets = next(iter(setup.feeds["train"].epoch(0)))
+    loss_of = objective(setup.task, LossSection(), None, setup.device)
+    with evaluating(model), torch.no_grad():
+        outputs = model(inputs).float()
+        loss = loss_of(outputs, targets).item()
+    count = outputs_of(setup.dataset) if setup.dataset is not None else outputs.shape[-1]
+    first = watch.first_loss(loss, setup.task, count, targets)
+    fit = watch.fits_subset(model, loss_of, inputs, targets, first.chance)
+    return [first.notice, fit.notice, *watch.dead_notices(model, watch.dead_units(model, inputs))]
