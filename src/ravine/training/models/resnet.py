@@ -60,7 +60,8 @@ def resnet(
     if min(size) <= shrinks // 2:
         raise ModelError(
             f"model 'resnet': images of {size[0]}x{size[1]} are too small to be divided by {shrinks} "
-            f"(stem_stride {stem_stride}, {len(blocks)} stages); lower stem_stride, give fewer stages, or use 'cnn'"
+            f"(stem_stride {stem_stride}, {len(blocks)} stages); lower stem_stride, give fewer stages, "
+            "or use 'cnn'"
         )
     if normalization == "instance" and max(size) <= shrinks:
         raise ModelError(
