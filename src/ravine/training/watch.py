@@ -3,8 +3,7 @@
 import copy
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +13,25 @@ from torch import Tensor, nn
 from ..randomness import addressed
 from .data.dataset import Task
 from .models import evaluating
+from .not_finite import first_bad_activation, first_not_finite, hooked, state_and_gradients, tensors_in
+
+__all__ = [
+    "FirstLoss",
+    "Notice",
+    "SubsetFit",
+    "dead_notices",
+    "dead_units",
+    "first_bad_activation",
+    "first_loss",
+    "first_not_finite",
+    "fits_subset",
+    "loss_trend",
+    "median_ratio",
+    "ratio_notice",
+    "snapshot",
+    "state_and_gradients",
+    "update_ratios",
+]
 
 
 @dataclass(frozen=True)
@@ -91,6 +109,7 @@ _SEQUENCES, _POSITIONS = 4, 16
 _BUDGET = 4e10  # floating-point operations: about half a second on two cores
 _PARAMETERS_PER_ITEM = 8  # a line cannot pass through 20 points
 _TRAINING_PASSES = 3  # a backward pass costs about two forward passes
+_MOVING = 32  # writing a number down costs as much time as some tens of multiplications
 _FITTED = 0.1
 
 
@@ -186,10 +205,11 @@ def _affordable(trial: nn.Module, inputs: Tensor) -> tuple[int, int]:
         nonlocal multiplications
         weight = module.weight
         if isinstance(weight, Tensor) and weight.ndim >= 2:
-            multiplications += weight[0].numel() * sum(tensor.numel() for tensor in _tensors(output))
+            cost = weight[0].numel() + _MOVING
+            multiplications += cost * sum(tensor.numel() for tensor in tensors_in(output))
 
     layers = {name: module for name, module in trial.named_modules() if hasattr(module, "weight")}
-    with evaluating(trial), torch.no_grad(), _hooked(layers, count):
+    with evaluating(trial), torch.no_grad(), hooked(layers, count):
         trial(inputs[:1])
     item_step = max(1, 2 * _TRAINING_PASSES * multiplications)
     parameters = sum(parameter.numel() for parameter in trial.parameters())
@@ -289,7 +309,7 @@ def dead_units(model: nn.Module, inputs: Tensor) -> dict[str, float]:
         for name, module in model.named_modules()
         if isinstance(module, _RECTIFIERS) or type(module) in _SATURATION
     }
-    with evaluating(model), torch.no_grad(), _hooked(watched, look):
+    with evaluating(model), torch.no_grad(), hooked(watched, look):
         model(inputs)
     return {name: share.item() for name, share in shares.items()}
 
@@ -335,76 +355,3 @@ def loss_trend(losses: Sequence[float]) -> Notice | None:
             "warning", f"{said}: it is flat; the learning rate is far too low, or too high to descend"
         )
     return None
-
-
-# What went bad first
-
-
-def first_not_finite(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> str | None:
-    """The name of the first tensor that holds an infinity or not-a-number, or None."""
-    pairs = tensors.items() if isinstance(tensors, Mapping) else tensors
-    return next((name for name, tensor in pairs if not torch.isfinite(tensor).all()), None)
-
-
-def state_and_gradients(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Each parameter, gradient and buffer of a model with what to call it: for `first_not_finite`."""
-    for name, parameter in model.named_parameters():
-        yield f"parameter {name}", parameter.detach()
-    for name, parameter in model.named_parameters():
-        if parameter.grad is not None:
-            yield f"gradient of {name}", parameter.grad
-    for name, buffer in model.named_buffers():
-        yield f"buffer {name}", buffer
-
-
-def first_bad_activation(model: nn.Module, inputs: Tensor) -> str | None:
-    """The name of the first module whose output is not finite, "the inputs" if they are not, or None.
-
-    Runs in the mode the model is in, as the bad step did; buffers and random streams are put back.
-    """
-    if not torch.isfinite(inputs).all():
-        return "the inputs"
-    found: list[str] = []
-
-    def look(name: str, module: nn.Module, output: object) -> None:
-        if not found and not all(torch.isfinite(tensor).all() for tensor in _tensors(output)):
-            found.append(name or "the model")
-
-    kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    try:
-        with (
-            addressed(0, "first_bad_activation"),
-            torch.no_grad(),
-            _hooked(dict(model.named_modules()), look),
-        ):
-            model(inputs)
-    finally:
-        with torch.no_grad():
-            for name, buffer in model.named_buffers():
-                buffer.copy_(kept[name])
-    return found[0] if found else None
-
-
-def _tensors(value: object) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from _tensors(list(value.values()))
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
-
-
-@contextmanager
-def _hooked(modules: Mapping[str, nn.Module], look: Callable[..., None]) -> Iterator[None]:
-    """`look(name, module, output)` after each call of one of `modules`."""
-
-    def hook_of(name: str) -> Callable[[nn.Module, object, object], None]:
-        return lambda module, _, output: look(name, module, output)
-
-    handles = [module.register_forward_hook(hook_of(name)) for name, module in modules.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
