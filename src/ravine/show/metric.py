@@ -1,8 +1,12 @@
 """How the numbers of a run are named and written for people, in the terminal and in the report."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+# The metric that sums a run of each task up in one number.
+HEADLINES = {"classification": "accuracy", "regression": "rmse", "language": "bits"}
 
 
 @dataclass(frozen=True)
@@ -48,15 +52,16 @@ def metric_named(name: str) -> Metric:
     return _KNOWN.get(name) or Metric(name, name.replace("_", " "))
 
 
-def significant(value: float, digits: int = 4) -> str:
-    """A number with `digits` significant digits, zeros kept so that columns align: "0.07000", "53.20"."""
+def significant(value: float) -> str:
+    """A number with three or four significant digits, zeros kept: "0.0700", "2.303", "53.20", "1,204"."""
     if value != value:
         return "–"
     magnitude = abs(value)
-    if magnitude and not 1e-4 <= magnitude < 10**6:
-        return f"{value:.{max(digits - 2, 1)}e}"
-    whole = len(str(int(magnitude))) if magnitude >= 1 else 1
-    return f"{value:,.{max(digits - whole, 0)}f}"
+    if magnitude and not 1e-4 <= magnitude < 1e6:
+        return f"{value:.1e}"
+    if magnitude >= 1:
+        return f"{value:,.{max(4 - len(str(int(magnitude))), 0)}f}"
+    return f"{value:.{2 - math.floor(math.log10(magnitude)) if magnitude else 3}f}"
 
 
 def rate(value: float) -> str:
@@ -82,7 +87,7 @@ def count(value: float) -> str:
     size, unit = next(
         pair for pair in ((1e3, "k"), (1e6, "M"), (1e9, "G")) if value < 999.5 * pair[0] or pair[0] == 1e9
     )
-    return f"{value / size:.{0 if value >= 99.95 * size else 1}f}{unit}"
+    return f"{value / size:.{0 if value >= 99.95 * size else 1}f}".removesuffix(".0") + unit
 
 
 def interval_of(scores: Mapping[str, Any], name: str) -> tuple[float, float] | None:

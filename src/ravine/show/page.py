@@ -29,27 +29,15 @@ def escape(value: object) -> str:
     return html.escape(str(value))
 
 
-def figure_block(figure: "Figure", caption: str = "", wide: bool = False) -> str:
+def figure_block(figure: "Figure", caption: str = "") -> str:
     """A figure as a block of a page: its title and caption as text, the drawing below.
 
     Args:
         figure: drawn in the shared look (`figures.theme.blank`).
         caption: HTML; how to read the figure.
-        wide: as wide as the page, not half.
     """
-    content = json.loads(figure.to_json())
-    layout = content["layout"]
-    layout.pop("template", None)
-    title = (layout.pop("title", None) or {}).get("text", "")
-    layout.setdefault("margin", {})["t"] = _BARE_MARGIN if _has_top_matter(figure) else 16
-    layout["height"] -= _TITLED_MARGIN - layout["margin"]["t"]
-    drawing = embedded_json({"data": content["data"], "layout": layout})
-    return (
-        f'<figure class="card{" wide" if wide else ""}">{caption_block(title, caption)}'
-        f'<div class="plot" role="img" aria-label="{escape(html.unescape(title))}"'
-        f' style="min-height:{layout["height"]}px"></div>'
-        f'<script type="application/json">{drawing}</script></figure>'
-    )
+    title, wide, drawing = _drawing(figure)
+    return f'<figure class="card{" wide" if wide else ""}">{caption_block(title, caption)}{drawing}</figure>'
 
 
 def caption_block(title: str, caption: str = "") -> str:
@@ -94,7 +82,7 @@ def write_figure(path: Path, figure: "Figure", title: str, lead: str = "") -> Pa
     """
     body = (
         f"<header><h1>{escape(title)}</h1><p class='story'>{escape(lead)}</p></header>"
-        f"<div class='grid' style='margin-top:28px'>{figure_block(figure, wide=True)}</div>"
+        f"<figure class='card single'>{_drawing(figure)[2]}</figure>"
     )
     return write_page(path, title, body)
 
@@ -102,6 +90,24 @@ def write_figure(path: Path, figure: "Figure", title: str, lead: str = "") -> Pa
 def embedded_json(value: Mapping[str, Any]) -> str:
     """JSON that can stand inside a script element: no text in it can end the element."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c").replace("&", "\\u0026")
+
+
+def _drawing(figure: "Figure") -> tuple[str, bool, str]:
+    """(title, whether it asks for the whole width, the place and the content of the drawing)."""
+    content = json.loads(figure.to_json())
+    layout = content["layout"]
+    layout.pop("template", None)
+    wide = layout.pop("meta", {}).get("wide", False)
+    title = (layout.pop("title", None) or {}).get("text", "")
+    layout.setdefault("margin", {})["t"] = _BARE_MARGIN if _has_top_matter(figure) else 16
+    layout["height"] -= _TITLED_MARGIN - layout["margin"]["t"]
+    return (
+        title,
+        wide,
+        f'<div class="plot" role="img" aria-label="{escape(html.unescape(title))}"'
+        f' style="min-height:{layout["height"]}px"></div>'
+        f'<script type="application/json">{embedded_json(content)}</script>',
+    )
 
 
 def _has_top_matter(figure: "Figure") -> bool:

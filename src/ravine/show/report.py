@@ -49,14 +49,12 @@ class _Drawing:
 
     draw: Callable[[Run], "Figure"]
     caption: str
-    wide: bool = False
 
 
 _LEARNING = (
     _Drawing(
         figures.loss_curves,
         "Both should fall. Where validation turns up while training still falls, the run overfits.",
-        wide=True,
     ),
     _Drawing(figures.metric_curves, "The score after each evaluation, on both parts."),
     _Drawing(
@@ -69,8 +67,8 @@ _STEPPING = (
     _Drawing(figures.schedule, "As it was at each evaluation."),
     _Drawing(
         figures.update_ratios,
-        "How far one step moves each weight tensor, relative to its size; shaded: the usual range around 1e-3. "
-        "Thin lines are single tensors, first layers lightest.",
+        "How far one step moves each weight tensor, relative to its size. "
+        "Shaded: the usual range around 0.001. Thin: single tensors, first layers lightest.",
     ),
     _Drawing(figures.gradient_norm, "A sudden rise tells of a learning rate that is too high."),
     _Drawing(figures.timing, "Wall time of the whole run."),
@@ -78,18 +76,15 @@ _STEPPING = (
 _PREDICTING = (
     _Drawing(
         figures.confusion_matrix,
-        "Rows are the truth. Blue: right. Orange: mistakes, on a scale of their own so that few are seen too.",
-        wide=True,
+        "Rows are the truth. Blue is right; mistakes are orange, on a scale of their own.",
     ),
-    _Drawing(figures.class_scores, "Weakest classes at the bottom."),
+    _Drawing(figures.class_scores, "The weakest classes stand at the top."),
     _Drawing(
         figures.calibration,
         "On the dashed line, answers given with 80% confidence are right 80% of the time; "
         "below it the model is too sure of itself.",
     ),
-    _Drawing(
-        figures.class_balance, "How often each class occurs in the parts that scores are taken on.", wide=True
-    ),
+    _Drawing(figures.class_balance, "How often each class occurs in the parts that scores are taken on."),
     _Drawing(
         figures.predicted_against_true, "One point an item; on the dashed line the prediction is exact."
     ),
@@ -97,9 +92,7 @@ _PREDICTING = (
         figures.residuals,
         "A cloud without shape around zero is what is left when nothing more can be learned.",
     ),
-    _Drawing(
-        figures.loss_by_position, "More context should make the next character easier to foretell.", wide=True
-    ),
+    _Drawing(figures.loss_by_position, "More context should make the next character easier to foretell."),
 )
 
 
@@ -111,7 +104,7 @@ def _section(title: str, drawings: Sequence[_Drawing], run: Run, before: str = "
             figure = drawing.draw(run)
         except NothingToDrawError:  # an interrupted run, or a run of another task: draw what there is
             continue
-        blocks.append(figure_block(figure, drawing.caption, drawing.wide))
+        blocks.append(figure_block(figure, drawing.caption))
     if not blocks and not before:
         return ""
     return f'<section><h2>{title}</h2><div class="grid">{before}{"".join(blocks)}</div></section>'
@@ -129,7 +122,10 @@ def _mistakes(run: Run) -> str:
         f"is {escape(mistake.truth)}</p></div>"
         for mistake in shown
     )
-    caption = "What the model said, and how sure it was; below it, the truth. The surest mistakes come first: look for wrong labels."
+    caption = (
+        "What the model said, and how sure it was; below it, the truth. "
+        "The worst come first: look there for wrong labels."
+    )
     return (
         f'<section><h2>Worst mistakes</h2><div class="grid"><figure class="card wide">'
         f"{caption_block(f'{len(shown)} of the test part', caption)}"

@@ -52,7 +52,8 @@ def scores(run: Run) -> str:
     guess = escape(run.headline.guess)
     return (
         f"<figure class='card text wide'>{caption_block('Scores', f'With 95% intervals. Baseline: {guess}.')}"
-        f"<div class='scroll'><table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table></div></figure>"
+        f"<div class='scroll'><table><thead><tr><th></th>{head}</tr></thead>"
+        f"<tbody>{rows}</tbody></table></div></figure>"
     )
 
 
@@ -72,8 +73,8 @@ def recipe(run: Run) -> str:
     if not run.recipe_text:
         return ""
     return (
-        "<section><h2>To do it again</h2><p class='lead'>The recipe holds every setting: save it as a file and give it "
-        "to <code>ravine train --recipe</code>.</p><details><summary>Recipe</summary>"
+        "<section><h2>To do it again</h2><p class='lead'>The recipe holds every setting: save it as a file "
+        "and give it to <code>ravine train --recipe</code>.</p><details><summary>Recipe</summary>"
         "<button class='copy' type='button' data-of='recipe'>Copy</button>"
         f"<pre id='recipe'>{escape(run.recipe_text)}</pre></details></section>"
     )
@@ -123,16 +124,12 @@ def _story(run: Run) -> str:
     device = run.environment.get("device")
     if isinstance(device, str):
         story += f" on {device}"
+    story += "."
     if best is not None:
-        story += f"; best at epoch {best}, whose weights were kept"
+        story += f" Best at epoch {best}, whose weights were kept."
     if result.get("stopped"):
-        story += f"; stopped because it {_verb(str(result['stopped']))}"
-    return escape(story + ".")
-
-
-def _verb(reason: str) -> str:
-    """The stop's reason as the end of "stopped because it …"."""
-    return reason if reason.startswith(("reached", "ran", "was")) else f"ended: {reason}"
+        story += f" Stopped: {result['stopped']}."
+    return escape(story)
 
 
 def _banner(run: Run) -> str:
@@ -145,7 +142,8 @@ def _banner(run: Run) -> str:
         else "Nothing was measured yet"
     )
     return (
-        f"<p class='banner'><b>This run has not finished.</b> {drawn}; final scores and predictions are missing. "
+        f"<p class='banner'><b>This run has not finished.</b> {drawn}; "
+        f"final scores and predictions are missing. "
         f"Go on with <code>ravine train --resume {escape(run.folder)}</code>.</p>"
     )
 
@@ -193,7 +191,8 @@ def _ruler(metric: Metric, value: float, ends: tuple[float, float] | None, basel
 
     band = ""
     if ends:
-        band = f"<span class='band' style='left:{place(ends[0])}%;width:{place(ends[1]) - place(ends[0]):.2f}%'></span>"
+        left, right = map(place, ends)
+        band = f"<span class='band' style='left:{left}%;width:{right - left:.2f}%'></span>"
     return (
         "<div class='ruler tabular'><span class='track'></span>"
         f"{band}<span class='mark base' style='left:{place(baseline)}%'></span>"
@@ -206,7 +205,8 @@ def _ruler(metric: Metric, value: float, ends: tuple[float, float] | None, basel
 def _tag(at: float, where: str, swatch: str, text: str) -> str:
     """A caption of the ruler that never leaves the page: it hangs to the side that has room."""
     side = "start" if at < 35 else "end" if at > 65 else ""
-    return f"<span class='tag {where} {side}' style='left:{at}%'><i class='swatch {swatch}'></i>{escape(text)}</span>"
+    mark = f"<i class='swatch {swatch}'></i>"
+    return f"<span class='tag {where} {side}' style='left:{at}%'>{mark}{escape(text)}</span>"
 
 
 def _cell(metric: Metric, table: Mapping[str, Any]) -> str:

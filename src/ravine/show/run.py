@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RunError
-from .metric import Metric, metric_named
+from .metric import HEADLINES, Metric, metric_named
 
 if TYPE_CHECKING:
     from numpy import ndarray
-
-HEADLINES = {"classification": "accuracy", "regression": "rmse", "language": "bits"}
 
 
 class NothingToDrawError(RunError):
@@ -65,7 +63,7 @@ class Run:
 
     @property
     def task(self) -> str:
-        """The task ("classification", "regression", "language"); guessed from the metrics as a last resort."""
+        """classification, regression or language; guessed from the metrics as a last resort."""
         told = self.result.get("task") or self.preprocessing.get("task")
         if told:
             return str(told)

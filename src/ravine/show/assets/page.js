@@ -29,6 +29,8 @@
   const draw = (plot) => {
     const { data, layout } = JSON.parse(plot.nextElementSibling.textContent);
     layout.template = dark.matches ? templates.dark : templates.light;
+    // Cells let the page through, so their text must be of the page's colour.
+    for (const trace of data) if (trace.type === "heatmap") trace.textfont = { color: layout.template.layout.font.color };
     return Plotly.react(plot, data, layout, config);
   };
 

@@ -61,7 +61,7 @@ def calibration(run: Run) -> "Figure":
             "x": [0, 1],
             "y": [0, 1],
             "mode": "lines",
-            "name": "perfectly calibrated",
+            "name": "perfect",
             "line": {"color": GREY, "width": 1.2, "dash": "dash"},
             "hoverinfo": "skip",
         }
@@ -72,7 +72,7 @@ def calibration(run: Run) -> "Figure":
             "x": sure,
             "y": share,
             "mode": "lines+markers",
-            "name": "this model, with 95% intervals",
+            "name": f"this model: expected calibration error {error:.1%}",
             "line": {"color": tint(BLUE, 0.5), "width": 1.5},
             "connectgaps": True,
             "marker": {"color": BLUE, "size": 8},
@@ -100,15 +100,6 @@ def calibration(run: Run) -> "Figure":
             "textposition": "outside",
             "cliponaxis": False,
         }
-    )
-    figure.add_annotation(
-        text=f"expected calibration error {error:.1%}",
-        x=0.02,
-        y=0.97,
-        xref="x",
-        yref="y",
-        xanchor="left",
-        yanchor="top",
     )
     figure.update_layout(
         xaxis={"range": [0, 1], "tickformat": ".0%", "anchor": "y2"},

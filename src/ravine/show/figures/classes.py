@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from ..run import Run
-from .theme import AMBER, BLUE, GREY, PART_COLORS, blank, label, tint
+from .theme import AMBER, BLUE, GREY, INK, PART_COLORS, blank, label, tint
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 _COUNTS_SHOWN = 20
 _LABELS_SHOWN = 25
-_SCORES_SHOWN = 30
+_SCORES_SHOWN = 20
 
 
 def confusion(run: Run) -> "tuple[str, ndarray[Any, Any], list[str]]":
@@ -51,6 +51,7 @@ def confusion_matrix(run: Run) -> "Figure":
         "true class",
         height=int(min(max(340, 190 + 24 * size), 760)),
         showlegend=False,
+        wide=size > _COUNTS_SHOWN,
     )
     worst = float(shares[~right].max()) if size > 1 else 0.0
     for cells, color, top in ((right, BLUE, 1.0), (~right & (counts > 0), AMBER, max(worst, 1e-9))):
@@ -68,7 +69,15 @@ def confusion_matrix(run: Run) -> "Figure":
                 "hovertemplate": "%{customdata}<extra></extra>",
                 "hoverongaps": False,
             }
-            | ({"text": counts, "texttemplate": "%{text}"} if size <= _COUNTS_SHOWN else {})
+            | (
+                {
+                    "text": numpy.where(cells, counts.astype(str), ""),
+                    "texttemplate": "%{text}",
+                    "textfont": {"color": INK},
+                }
+                if size <= _COUNTS_SHOWN
+                else {}
+            )
         )
     ticks = list(range(0, size, -(-size // _LABELS_SHOWN)))
     shown = {
@@ -83,7 +92,7 @@ def confusion_matrix(run: Run) -> "Figure":
 
 
 def class_scores(run: Run) -> "Figure":
-    """Precision and recall of each class; of many classes, the 30 with the lowest F1.
+    """Precision and recall of each class; of many classes, the 20 with the lowest F1.
 
     Raises:
         NothingToDrawError: as `confusion`.
@@ -145,7 +154,9 @@ def class_balance(run: Run) -> "Figure":
     import numpy
 
     _, _, names = confusion(run)
-    figure = blank("Class balance", "class", "share of the part (%)", bargap=0.3)
+    figure = blank(
+        "Class balance", "class", "share of the part (%)", bargap=0.3, wide=len(names) > _COUNTS_SHOWN
+    )
     for part in ("validation", "test"):
         targets = run.predictions.get(f"{part}.targets")
         if targets is None or not len(targets):

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..metric import metric_named
 from ..run import Run
-from .theme import GREY, TRAIN, VALIDATION, blank, line, log_ticks, tint
+from .theme import GREY, TRAIN, VALIDATION, blank, line, log_axis, tint
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -21,10 +21,11 @@ def loss_curves(run: Run) -> "Figure":
     """
     run.require_rows("train.loss")
     x, title = _progress(run)
-    figure = blank("Loss", title, "loss")
+    figure = blank("Loss", title, "loss", wide=True)
     _add_parts(figure, run, x, "loss")
-    if _wide(run.series("train.loss"), run.series("validation.loss")):
-        log_ticks(figure)
+    losses = _both(run, "loss")
+    if _wide(losses):
+        log_axis(figure, losses)
         figure.update_yaxes(title_text="loss (logarithmic)")
     _mark_best(figure, run, x)
     return figure
@@ -68,10 +69,8 @@ def metric_curves(run: Run, metric: str | None = None) -> "Figure":
         run.require_rows(f"validation.{chosen.name}")
     if chosen.percent:
         figure.update_yaxes(tickformat=".3~%", title_text=f"{chosen.title} (%)", ticksuffix="")
-    elif not chosen.higher_is_better and _wide(
-        *(run.series(f"{part}.{chosen.name}") for part in ("train", "validation"))
-    ):
-        log_ticks(figure)
+    elif not chosen.higher_is_better and _wide(_both(run, chosen.name)):
+        log_axis(figure, _both(run, chosen.name))
     _mark_best(figure, run, x)
     return figure
 
@@ -116,9 +115,14 @@ def _mark_best(figure: "Figure", run: Run, x: "ndarray[Any, Any]") -> None:
     )
 
 
-def _wide(*series: "ndarray[Any, Any]") -> bool:
+def _both(run: Run, metric: str) -> "ndarray[Any, Any]":
+    """The finite values of a metric on both parts."""
     import numpy
 
-    values = numpy.concatenate(series)
-    values = values[numpy.isfinite(values)]
+    values = numpy.concatenate([run.series(f"train.{metric}"), run.series(f"validation.{metric}")])
+    finite: ndarray[Any, Any] = values[numpy.isfinite(values)]
+    return finite
+
+
+def _wide(values: "ndarray[Any, Any]") -> bool:
     return bool(len(values)) and values.min() > 0 and values.max() / values.min() > _LOG_SPAN

@@ -18,7 +18,7 @@ _PICTURE_LIMIT = 160
 
 @dataclass(frozen=True)
 class Mistake:
-    """A picture (as a PNG data URI; `size` is its longer side in pixels), its truth, and what the model said."""
+    """A picture (a PNG data URI; `size` is its longer side in pixels), its truth, what the model said."""
 
     picture: str
     size: int

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import RunError
 from ..metric import rate
-from .theme import BLUE, GREEN, RED, blank, line, log_ticks, tint
+from .theme import BLUE, GREEN, RED, blank, line, log_axis, tint
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -30,10 +30,11 @@ def range_test(rows: Sequence[Mapping[str, float | None]], suggestion: float | N
     rates, raw, smoothed = (
         numpy.array([row.get(key) for row in rows], dtype=numpy.float64) for key in ("lr", "loss", "smoothed")
     )
-    figure = blank("Learning-rate range test", "learning rate (logarithmic)", "loss", height=420)
+    figure = blank("Learning-rate range test", "learning rate (logarithmic)", "loss", height=420, wide=True)
     figure.add_trace(line(rates, raw, "each step", BLUE, line={"color": tint(BLUE, 0.35), "width": 1}))
     figure.add_trace(line(rates, smoothed, "smoothed", BLUE, line={"color": BLUE, "width": 2.5}))
-    log_ticks(figure, "x")
+    log_axis(figure, rates, "x")
+    figure.update_xaxes(range=[float(numpy.log10(rates.min())), float(numpy.log10(rates.max()))])
     figure.update_layout(showlegend=True)
     finite = smoothed[numpy.isfinite(smoothed)]
     if len(finite):
@@ -64,17 +65,14 @@ def _shade_divergence(figure: "Figure", rates: object, smoothed: object, ceiling
     lost = ~(smoothed[lowest:] <= ceiling)
     if lost.any():
         start = rates[lowest + int(lost.argmax())]
-        figure.add_vrect(
-            x0=start,
-            x1=rates[-1] if rates[-1] > start else start * 1.3,
-            fillcolor=tint(RED, 0.1),
-            line={"width": 0},
-            layer="below",
-            annotation={
-                "text": "diverged",
-                "font": {"color": RED},
-                "y": 0.5,
-                "yref": "paper",
-                "textangle": -90,
-            },
+        end = rates[-1] if rates[-1] > start else start * 1.3
+        figure.add_vrect(x0=start, x1=end, fillcolor=tint(RED, 0.1), line={"width": 0}, layer="below")
+        figure.add_annotation(
+            text="diverged",
+            # On a logarithmic axis shapes stand at values, annotations at their logarithms.
+            x=float(numpy.log10(start) + numpy.log10(end)) / 2,
+            y=0.5,
+            yref="paper",
+            textangle=-90,
+            font={"color": RED},
         )

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from ..metric import duration
 from ..run import NothingToDrawError, Run
-from .theme import AMBER, BLUE, GREEN, GREY, PURPLE, blank, label, line, log_ticks, tint
+from .theme import AMBER, BLUE, GREEN, GREY, PURPLE, blank, label, line, log_axis, tint
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -65,9 +65,9 @@ def update_ratios(run: Run) -> "Figure":
     median = run.series("update_ratio")
     median[~(median > 0)] = numpy.nan
     figure.add_trace(line(steps, median, "median of all tensors", AMBER, line={"color": AMBER, "width": 2.5}))
-    log_ticks(figure)
+    log_axis(figure, [1e-6, 1.0])
     figure.update_layout(showlegend=True)
-    figure.update_yaxes(range=_decades(median, at_least=(-4.2, -1.8)), tickformat=".0e", dtick=1)
+    figure.update_yaxes(range=_decades(median, at_least=(-4.2, -1.8)))
     return figure
 
 
@@ -84,7 +84,7 @@ def gradient_norm(run: Run) -> "Figure":
     values[~(values > 0)] = numpy.nan
     figure = blank("Gradient norm", "step", "‖gradient‖ (logarithmic)", showlegend=False)
     figure.add_trace(line(run.series("step"), values, "gradient norm", BLUE))
-    log_ticks(figure)
+    log_axis(figure, values)
     return figure
 
 
@@ -115,8 +115,8 @@ def timing(run: Run) -> "Figure":
             "hovertemplate": "%{y}: %{text}<extra></extra>",
         }
     )
-    figure.update_xaxes(range=[0, 1.25 * max(spent.values())])
-    figure.update_yaxes(showgrid=False, ticks="")
+    figure.update_xaxes(range=[0, 1.4 * max(spent.values())])
+    figure.update_yaxes(showgrid=False, ticks="", ticksuffix="  ")
     return figure
 
 

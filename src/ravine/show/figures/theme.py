@@ -6,6 +6,7 @@ page can change its scheme by changing the template and leave the figures as the
 """
 
 import html
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,11 +19,14 @@ PURPLE = "#a765a0"
 SKY = "#63aedd"
 RED = "#d1512d"
 GREY = "#8a939b"
+_DECADES_IN_FULL = 2.3  # above it, labels at 2 and 5 would touch
+
 HUES = (BLUE, AMBER, GREEN, PURPLE, SKY, RED, GREY)
 
 TRAIN, VALIDATION, TEST = BLUE, AMBER, GREEN
 PART_COLORS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
 
+INK = "#1f2a30"  # the text of the light page
 FONT = "Inter, 'Segoe UI', system-ui, -apple-system, 'Helvetica Neue', 'Liberation Sans', Arial, sans-serif"
 
 
@@ -33,15 +37,20 @@ def tint(color: str, opacity: float) -> str:
 
 
 def label(text: str, width: int = 28) -> str:
-    """A name from the user's data, safe in a figure: markup is shown as written, long names are cut."""
-    shown = text if len(text) <= width else text[: width - 1] + "…"
-    return html.escape(shown, quote=False)
+    """A name from the user's data, safe in a figure: markup is shown as written.
+
+    Long names lose their middle, as names of one kind often differ at the end.
+    """
+    if len(text) > width:
+        head = width // 2
+        text = text[:head] + "…" + text[len(text) - (width - 1 - head) :]
+    return html.escape(text, quote=False)
 
 
 def template(dark: bool = False) -> dict[str, Any]:
     """The Plotly template of the light or the dark page."""
     ink, quiet, grid, page = (
-        ("#dfe5e9", "#93a0a9", "#2a333a", "#161c20") if dark else ("#1f2a30", "#5d6a72", "#e4e8ea", "#ffffff")
+        ("#dfe5e9", "#93a0a9", "#2a333a", "#161c20") if dark else (INK, "#5d6a72", "#e4e8ea", "#ffffff")
     )
     axis = {
         "gridcolor": grid,
@@ -82,21 +91,31 @@ def template(dark: bool = False) -> dict[str, Any]:
     }
 
 
-def blank(title: str, x: str, y: str, **layout: Any) -> "Figure":
-    """An empty figure in the light look; `x` and `y` title the axes, with their units."""
+def blank(title: str, x: str, y: str, *, wide: bool = False, **layout: Any) -> "Figure":
+    """An empty figure in the light look.
+
+    `x` and `y` title the axes, with their units; `wide` asks pages for their whole width.
+    """
     import plotly.graph_objects as go
 
-    figure = go.Figure()
-    figure.update_layout(
-        template=template(),
-        title_text=title,
-        xaxis_title_text=x,
-        yaxis_title_text=y,
-        margin_t=76,
-        height=layout.pop("height", 360),
-        **layout,
-    )
-    return figure
+    start = {
+        "template": _light_template(),
+        "title": {"text": title},
+        "xaxis": {"title": {"text": x}},
+        "yaxis": {"title": {"text": y}},
+        "margin": {"t": 76},
+        "meta": {"wide": wide},
+        "height": 360,
+    }
+    return go.Figure(layout=start | layout)
+
+
+@cache
+def _light_template() -> Any:
+    """The light template as Plotly keeps it: to check it for every figure anew takes longer than all else."""
+    import plotly.graph_objects as go
+
+    return go.layout.Template(template())
 
 
 def line(x: Any, y: Any, name: str, color: str, **more: Any) -> dict[str, Any]:
@@ -112,6 +131,26 @@ def line(x: Any, y: Any, name: str, color: str, **more: Any) -> dict[str, Any]:
     } | more
 
 
-def log_ticks(figure: "Figure", axis: str = "y") -> None:
-    """Make an axis logarithmic, its ticks at 1, 2 and 5 of each decade where there is room."""
-    figure.update_layout(**{f"{axis}axis": {"type": "log", "minor": {"ticks": "outside", "ticklen": 2}}})
+def log_axis(figure: "Figure", values: Any, axis: str = "y") -> None:
+    """Make an axis logarithmic, labelled with plain numbers at 1, 2 and 5, or at 1 where decades are many.
+
+    `values`: what is drawn along it; the labels go on beyond, for those who zoom out.
+    """
+    import numpy
+
+    shown = numpy.asarray(values, dtype=float)
+    shown = shown[numpy.isfinite(shown) & (shown > 0)]
+    first, last = (numpy.log10(shown.min()), numpy.log10(shown.max())) if len(shown) else (-1.0, 1.0)
+    span = last - first
+    digits = (1, 1.5, 2, 3, 4, 5, 7) if span < 0.7 else (1, 2, 5) if span < _DECADES_IN_FULL else (1,)
+    decades = range(int(numpy.floor(first)) - 2, int(numpy.ceil(last)) + 3)
+    ticks = [digit * 10.0**decade for decade in decades for digit in digits]
+    figure.update_layout(
+        {
+            f"{axis}axis": {
+                "type": "log",
+                "tickvals": ticks,
+                "ticktext": [f"{tick:.6g}".replace("e-0", "e-") for tick in ticks],
+            }
+        }
+    )

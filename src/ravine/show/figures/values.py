@@ -86,6 +86,7 @@ def loss_by_position(run: Run) -> "Figure":
         "characters of context before it",
         "loss (nats per character)",
         showlegend=False,
+        wide=True,
     )
     figure.add_trace(line(numpy.arange(len(losses)), losses.astype(numpy.float64), "loss", BLUE))
     return figure
