@@ -7,8 +7,8 @@ implementation cannot drift apart:
     def linear(shape, settings): ...
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from .errors import RecipeError, nearest
@@ -18,22 +18,34 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Entry:
-    """A named part: what kind it is, what it is called, what it does, where it is from."""
+    """A named part: what kind it is, what it is called, what it does, where it is from.
+
+    `suggested` holds the settings a recipe takes when it names the part and says no more: a class
+    keeps the defaults its users know, and these are the values that train well.
+    """
 
     kind: str
     name: str
     description: str
     part: Any
     source: str = ""
+    suggested: Mapping[str, object] = field(default_factory=dict)
 
 
 _entries: dict[str, dict[str, Entry]] = {}
 
 
-def register(kind: str, name: str, description: str, *, source: str = "") -> Callable[[T], T]:
+def register(
+    kind: str,
+    name: str,
+    description: str,
+    *,
+    source: str = "",
+    suggested: Mapping[str, object] | None = None,
+) -> Callable[[T], T]:
     """Decorator: enter a class or function under (`kind`, `name`).
 
-    `description` is one line; `source` the paper or equation, where there is one.
+    `description` is one line; `source` the paper or equation, where there is one; `suggested` as in `Entry`.
 
     Raises:
         ValueError: the name is taken already.
@@ -42,7 +54,7 @@ def register(kind: str, name: str, description: str, *, source: str = "") -> Cal
     def enter(part: T) -> T:
         if name in _entries.setdefault(kind, {}):
             raise ValueError(f"the {kind} {name!r} is registered twice")
-        _entries[kind][name] = Entry(kind, name, description, part, source)
+        _entries[kind][name] = Entry(kind, name, description, part, source, dict(suggested or {}))
         return part
 
     return enter

@@ -1,0 +1,34 @@
+"""Learning-rate schedules as torch `LRScheduler`s, in closed form of the step."""
+
+from .base import Schedule
+from .durations import Duration, parse_duration
+from .shapes import (
+    Constant,
+    Cosine,
+    CosineRestarts,
+    Exponential,
+    Inverse,
+    InverseSqrt,
+    Linear,
+    MultiStep,
+    OneCycle,
+    Polynomial,
+    Step,
+)
+
+__all__ = [
+    "Constant",
+    "Cosine",
+    "CosineRestarts",
+    "Duration",
+    "Exponential",
+    "Inverse",
+    "InverseSqrt",
+    "Linear",
+    "MultiStep",
+    "OneCycle",
+    "Polynomial",
+    "Schedule",
+    "Step",
+    "parse_duration",
+]
