@@ -126,14 +126,14 @@ def understand(name: str, cells: Cells) -> tuple[Column | None, str]:
     """
     if pa.types.is_null(cells.type) or cells.null_count == len(cells):
         return None, "it is empty"
+    if not (is_numeric(cells) or is_text(cells)):
+        return None, f"its type is {cells.type}"
     distinct = pc.count_distinct(cells, mode="only_valid").as_py()
     named_so = name.lower() in IDENTIFIERS or name.lower().endswith("_id")
     if named_so and distinct == len(cells) and len(cells) > 2:
         return None, "it is an identifier, another in every row"
     if is_numeric(cells):
         return Column(name), ""
-    if not is_text(cells):
-        return None, f"its type is {cells.type}"
     most = min(MOST_CATEGORIES, max(FEW_CATEGORIES, len(cells) // ROWS_PER_CATEGORY))
     if distinct > most:
         return None, f"it is text with {distinct} different values"

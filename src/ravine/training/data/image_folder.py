@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -184,22 +183,8 @@ def _scan(files: Sequence[Path], max_pixels: int) -> tuple[list[images.Header], 
 
 
 def _decode_all(items: ImageItems) -> tuple[npt.NDArray[np.uint8], dict[Path, str]]:
-    """All images that can be decoded, as one array, and why the others cannot."""
-    batch = np.empty(items.shape, np.uint8)
-    bad: dict[Path, str] = {}
-
-    def place(row: int) -> None:
-        path = items.files[row]
-        try:
-            batch[row] = images.decode(path, (items.side, items.side), items.channels, items.max_pixels)
-        except images.UnusableImageError as error:
-            bad[path] = str(error)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(place, range(len(items.files))):
-            pass
-    if bad:
-        batch = batch[[path not in bad for path in items.files]]
+    """All images that can be decoded, with one channel if that says it all; and the bad files."""
+    batch, bad = images.decode_all(items.files, (items.side, items.side), items.channels, items.max_pixels)
     if items.channels == 3 and images.grey_levels_only(batch):
         batch = np.ascontiguousarray(batch[:, :1])
     return batch, bad

@@ -5,10 +5,12 @@ wanted aspect and resized with antialiasing.
 """
 
 import math
+import os
 import struct
 import warnings
 import zlib
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,6 +115,28 @@ def decode(path: Path, size: tuple[int, int], channels: int, max_pixels: int) ->
         raise UnusableImageError(f"damaged or truncated: {error}") from error
     pixels = np.asarray(image, np.uint8)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def decode_all(
+    paths: Sequence[Path], size: tuple[int, int], channels: int, max_pixels: int
+) -> tuple[npt.NDArray[np.uint8], dict[Path, str]]:
+    """All images that can be decoded, (N, channels, height, width), and why the others cannot.
+
+    Threads share the work: Pillow releases the interpreter's lock while it decodes and resizes.
+    """
+    batch = np.empty((len(paths), channels, *size), np.uint8)
+    bad: dict[Path, str] = {}
+
+    def place(row: int) -> None:
+        try:
+            batch[row] = decode(paths[row], size, channels, max_pixels)
+        except UnusableImageError as error:
+            bad[paths[row]] = str(error)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(place, range(len(paths))):
+            pass
+    return (batch[[path not in bad for path in paths]] if bad else batch), bad
 
 
 def _refuse_bomb(width: int, height: int, max_pixels: int) -> None:

@@ -1,8 +1,6 @@
 """More of the same: new files or rows, read as a run's data were read."""
 
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -102,28 +100,15 @@ def _decode(
     files: Sequence[Path], names: Sequence[str], spec: Mapping[str, Any], skip_bad: bool
 ) -> tuple[Tensor, list[str]]:
     channels, height, width = spec["item_shape"]
-    most = DataOptions().max_image_pixels
-    bad: dict[int, str] = {}
-    batch = torch.empty((len(files), channels, height, width), dtype=torch.uint8)
-    pixels = batch.numpy()
-
-    def place(row: int) -> None:
-        try:
-            pixels[row] = images.decode(files[row], (height, width), channels, most)
-        except images.UnusableImageError as error:
-            bad[row] = str(error)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(place, range(len(files))):
-            pass
+    batch, bad = images.decode_all(files, (height, width), channels, DataOptions().max_image_pixels)
     if bad and (not skip_bad or len(bad) == len(files)):
         first = min(bad)
         raise DataError(
-            f"{len(bad)} of {len(files)} images cannot be read, for one {files[first]}: {bad[first]}. "
+            f"{len(bad)} of {len(files)} images cannot be read, for one {first}: {bad[first]}. "
             f"Remove them, or go on without them with --skip-bad."
         )
-    kept = [row for row in range(len(files)) if row not in bad]
-    return (batch[kept] if bad else batch), [names[row] for row in kept]
+    kept = [name for file, name in zip(files, names, strict=True) if file not in bad]
+    return torch.from_numpy(batch), kept
 
 
 def _array(path: Path, spec: Mapping[str, Any]) -> tuple[Tensor, list[str]]:

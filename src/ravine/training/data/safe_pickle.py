@@ -109,4 +109,6 @@ def _plain(value: object) -> Any:
         return value.value()
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
     return value

@@ -28,7 +28,7 @@ def decide_task(
     """
     if wanted != "auto":
         return wanted
-    if values.dtype.kind not in "iuf":
+    if values.dtype.kind not in "iuf" or not len(values):
         return "classification"
     distinct = np.unique(values)
     if not np.array_equal(distinct, np.round(distinct)):
