@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .metric import Metric, count, duration, metric_named, rate, significant
+from .metric import Metric, clock, count, metric_named, rate, significant
 
 Row = Mapping[str, object]
 
@@ -67,7 +67,7 @@ def table_for(row: Row, epochs: int | None, monitor: str, width: int) -> Table:
         (3, Column("gap", 7, _gap)),
         (5, Column("rate", 7, lambda row: rate(number(row, "lr")))),
         (4, Column("samples/s", 9, lambda row: count(number(row, "samples_per_second")))),
-        (2, Column("time", 8, lambda row: duration(number(row, "seconds")))),
+        (2, Column("time", 8, lambda row: clock(number(row, "seconds")))),
     ]
     if metric is not None:
         optional.insert(1, (0, _score(metric)))
@@ -109,5 +109,5 @@ def _gap(row: Row) -> str:
         if difference != difference
         else f"{difference:+.3f}"
         if abs(difference) < 100
-        else f"{difference:+.1e}"
+        else f"{difference:+.0e}"
     )

@@ -80,6 +80,15 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
+def clock(seconds: float) -> str:
+    """A time span as narrow as a table wants it: "12.3 s", "4:05", "2:13:05"."""
+    if not 59.95 <= seconds < float("inf"):
+        return duration(seconds)
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
 def count(value: float) -> str:
     """A large number, short: "870", "12.4k", "350k", "3.1M"."""
     if value < 9999.5:

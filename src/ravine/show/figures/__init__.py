@@ -1,10 +1,10 @@
 """One function a figure: each takes a run (`ravine.show.run.read_run`) and returns a Plotly figure."""
 
-from .calibration import calibration
 from .classes import class_balance, class_scores, confusion_matrix
 from .curves import gap, loss_curves, metric_curves
 from .pictures import worst_mistakes
 from .range_test import range_test
+from .reliability import calibration
 from .steps import gradient_norm, schedule, timing, update_ratios
 from .values import loss_by_position, predicted_against_true, residuals
 
