@@ -132,6 +132,14 @@ def test_no_other_name_can_be_reached(tmp_path, module):
         safe_pickle.load(tmp_path / "p")
 
 
+def test_a_pickle_that_contains_itself_is_refused(tmp_path):
+    loop: list[object] = []
+    loop.append(loop)
+    (tmp_path / "p").write_bytes(pickle.dumps(loop))
+    with pytest.raises(DataError, match="cannot be read as a pickle"):
+        safe_pickle.load(tmp_path / "p")
+
+
 def test_arrays_of_objects_are_refused(tmp_path):
     (tmp_path / "p").write_bytes(pickle.dumps(np.array([{}, 1], object), 4))
     with pytest.raises(DataError, match="array of objects"):

@@ -52,6 +52,14 @@ def test_colour_files_become_grey_for_a_grey_run(tmp_path):
     assert inputs.unique().tolist() == [9]
 
 
+def test_the_limit_on_pixels_is_the_runs_own(photos):
+    root, _, _ = photos
+    spec = spec_of(open_data(root, DataOptions(max_image_pixels=700)))
+    Image.new("RGB", (30, 30)).save(root / "large.png")
+    with pytest.raises(DataError, match="more than the limit of 700"):
+        read_inputs(root / "large.png", spec)
+
+
 def test_unreadable_images_are_refused_or_left_out(photos):
     root, data, spec = photos
     (root / "a" / "1.png").write_bytes(b"broken")

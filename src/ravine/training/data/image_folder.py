@@ -115,7 +115,7 @@ def read_image_folder(root: Path, options: DataOptions) -> Dataset:
         fingerprint=_fingerprint(items.files, names, side) if streamed else "",
         notes=tuple(notes),
         unreadable=tuple(path.relative_to(root).as_posix() for path in sorted(bad)),
-        options={"reader": "images"},
+        options={"reader": "images", "max_image_pixels": options.max_image_pixels},
     )
 
 

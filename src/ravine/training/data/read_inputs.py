@@ -100,7 +100,8 @@ def _decode(
     files: Sequence[Path], names: Sequence[str], spec: Mapping[str, Any], skip_bad: bool
 ) -> tuple[Tensor, list[str]]:
     channels, height, width = spec["item_shape"]
-    batch, bad = images.decode_all(files, (height, width), channels, DataOptions().max_image_pixels)
+    most = spec["options"].get("max_image_pixels", DataOptions.max_image_pixels)
+    batch, bad = images.decode_all(files, (height, width), channels, most)
     if bad and (not skip_bad or len(bad) == len(files)):
         first = min(bad)
         raise DataError(

@@ -33,7 +33,7 @@ def load(path: Path) -> Any:
         ) from error
     except (
         pickle.UnpicklingError, EOFError, OSError, ValueError, TypeError, IndexError, KeyError,
-        AttributeError, MemoryError, OverflowError,
+        AttributeError, MemoryError, OverflowError, RecursionError,
     ) as error:  # fmt: skip
         raise DataError(
             f"{path} cannot be read as a pickle: {error or type(error).__name__}. Download it again."
