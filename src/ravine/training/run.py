@@ -72,21 +72,36 @@ def train(
         Interrupted: SIGINT or SIGTERM came; the run can be resumed.
     """
     began = time.perf_counter()
-    name, layers = _layers(recipe, settings)
-    if isinstance(model, str):
-        layers.append({"model": {"name": model}})
+    if out is not None:
+        RunFolder.refuse_existing(Path(out))
+    source = str(data) if isinstance(data, str | Path) else None
     with _memory_told():
-        if isinstance(data, str | Path):
-            first = validate([*_named(name, "image"), *layers])
-            setup, source = _from_source(data, first, name, layers, model), str(data)
-        else:
-            setup, source = given.prepare(validate([*_named(name, "table"), *layers]), data, model), None
+        setup = make_setup(model, data, recipe, settings=settings)
         folder = _new_folder(Path(out) if out else _default_path(setup.facts["data"]), setup, source)
         with StopRequest() as stop:
             loop = Loop(setup, folder, progress, stop)
             loop.look()
             loop.state.seconds["start"] = time.perf_counter() - began
             return _go_on(loop)
+
+
+def make_setup(
+    model: nn.Module | str | None, data: Any, recipe: RecipeLike = None, *, settings: Sequence[Layer] = ()
+) -> Setup:
+    """Everything that a training of `model` on `data` would start with; nothing is written.
+
+    The arguments, and what is raised, are those of `train`.
+    """
+    name, layers = _layers(recipe)
+    if isinstance(model, str):
+        # Before the recipe, so that settings without a name are this model's; after it, so that it wins.
+        chosen = {"model": {"name": model}}
+        layers = [chosen, *layers, chosen]
+    layers += settings
+    if isinstance(data, str | Path):
+        first = validate([*_named(name, "image"), *layers])
+        return _from_source(data, first, name, layers, model)
+    return given.prepare(validate([*_named(name, "table"), *layers]), data, model)
 
 
 def resume(
@@ -160,15 +175,15 @@ def _go_on(loop: Loop) -> Run:
     return Run(folder.path, result, setup.model)
 
 
-def _layers(recipe: RecipeLike, settings: Sequence[Layer]) -> tuple[str, list[Layer]]:
+def _layers(recipe: RecipeLike) -> tuple[str, list[Layer]]:
     """The name of the built-in recipe to start from, and what is laid over it."""
     if recipe is None:
-        return "default", list(settings)
+        return "default", []
     if isinstance(recipe, Mapping):
-        return "default", [recipe, *settings]
+        return "default", [recipe]
     if str(recipe) in named_recipes() or not Path(recipe).exists():
-        return str(recipe), list(settings)
-    return "default", [file_layer(Path(recipe)), *settings]
+        return str(recipe), []
+    return "default", [file_layer(Path(recipe))]
 
 
 def _named(name: str | None, kind: Any) -> list[Layer]:

@@ -35,8 +35,7 @@ class RunFolder:
         Raises:
             RunError: `path` exists, or cannot be made.
         """
-        if path.exists():
-            raise RunError(f"{path} exists already; give another --out, or remove it first")
+        cls.refuse_existing(path)
         draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
         try:
             draft.mkdir(parents=True)
@@ -47,6 +46,12 @@ class RunFolder:
             raise RunError(f"cannot make {path}: {error.strerror or error}") from error
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+
+    @staticmethod
+    def refuse_existing(path: Path) -> None:
+        """Raise RunError where something is at `path` already."""
+        if path.exists():
+            raise RunError(f"{path} exists already; give another --out, or remove it first")
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
