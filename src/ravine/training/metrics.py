@@ -216,7 +216,8 @@ def direction(monitor: str, task: Task | None = None) -> Direction:
     }
     if monitor not in known:
         of_task = f" for {task}" if task else ""
-        hint = nearest(monitor, known) or f"; valid are {', '.join(known)}"
+        misspelt = monitor.rpartition(".")[2] not in registry.names("metric")
+        hint = (misspelt and nearest(monitor, known)) or f"; valid are {', '.join(known)}"
         raise RecipeError([f"stop.monitor: nothing is called {monitor!r}{of_task}{hint}"])
     better_way: Direction = known[monitor]
     return better_way
