@@ -1,6 +1,6 @@
 """After training: the best weights, the final scores with their intervals, `result.json`."""
 
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -46,10 +46,7 @@ def finish(loop: Loop, why: str) -> dict[str, Any]:
         "stopped": why,
     }
     if "test" in found or "validation" in found:
-        judge = found.get("test") or found["validation"]
-        result["baseline"] = metrics.baseline(
-            setup.task, found["train"].targets, judge.targets, setup.target_scale
-        )
+        result["baseline"] = _baseline(loop, found)
     for part, outputs in found.items():
         result[part] = metrics.with_intervals(
             setup.task, outputs.outputs, outputs.targets, setup.recipe.seed, setup.target_scale
@@ -62,6 +59,17 @@ def finish(loop: Loop, why: str) -> dict[str, Any]:
     folder.write_tensors("predictions.safetensors", _predictions(loop, found))
     folder.write_json("result.json", result)
     return result
+
+
+def _baseline(loop: Loop, found: dict[PartName, Outputs]) -> dict[str, float]:
+    """What knowing only the training targets' frequencies, or their mean, would score."""
+    setup, part = loop.setup, cast(PartName, "test" if "test" in found else "validation")
+    if setup.task != "language":
+        return metrics.baseline(setup.task, found["train"].targets, found[part].targets, setup.target_scale)
+    if setup.dataset is None or setup.splits is None:
+        return {}
+    train, judge = (setup.dataset.fetch(setup.splits.of(name)) for name in (cast(PartName, "train"), part))
+    return metrics.baseline(setup.task, train, judge)
 
 
 def _judged(loop: Loop) -> dict[PartName, Any]:

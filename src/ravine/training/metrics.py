@@ -202,25 +202,26 @@ def direction(monitor: str, task: Task | None = None) -> Direction:
     """Which way a monitored value gets better.
 
     Args:
-        monitor: "train." or "validation." and the name of a metric, for example "validation.loss".
+        monitor: "validation." and the name of a metric, for example "validation.loss"; or "train.loss" or,
+            for classification, "train.accuracy", the means over an epoch's steps.
         task: the task, where known: then the metric must be one of its own.
 
     Raises:
         RecipeError: there is no such value; the message has the nearest valid name.
     """
-    known = {
-        f"{part}.{entry.name}": entry.part.better
-        for part in ("validation", "train")
-        for entry in registry.entries("metric")
-        if task is None or task in entry.part.tasks
-    }
+    known: dict[str, Direction] = {}
+    for entry in registry.entries("metric"):
+        if task is None or task in entry.part.tasks:
+            known[f"validation.{entry.name}"] = entry.part.better
+    known["train.loss"] = "lower"
+    if task in (None, "classification"):
+        known["train.accuracy"] = "higher"
     if monitor not in known:
         of_task = f" for {task}" if task else ""
         misspelt = monitor.rpartition(".")[2] not in registry.names("metric")
         hint = (misspelt and nearest(monitor, known)) or f"; valid are {', '.join(known)}"
         raise RecipeError([f"stop.monitor: nothing is called {monitor!r}{of_task}{hint}"])
-    better_way: Direction = known[monitor]
-    return better_way
+    return known[monitor]
 
 
 def better(monitor: str, new: float, old: float | None) -> bool:

@@ -2,6 +2,6 @@
 
 from .. import optim
 from ..optim import schedules
-from . import augment, data, metrics, models, preprocessing_steps
+from . import augment, data, metrics, models, preprocessing_statistics
 
-__all__ = ["augment", "data", "metrics", "models", "optim", "preprocessing_steps", "schedules"]
+__all__ = ["augment", "data", "metrics", "models", "optim", "preprocessing_statistics", "schedules"]

@@ -37,7 +37,7 @@ class Setup:
         preprocessing: what turns raw items into model inputs; None for a caller's own batches.
         dataset: None for a caller's own batches.
         splits: None for a caller's own batches.
-        target_scale: (mean, deviation) that regression targets were standardised with.
+        facts: what the run is about: its data, kind, task, classes, and items by part.
     """
 
     recipe: Recipe
@@ -52,13 +52,17 @@ class Setup:
     preprocessing: Preprocessing | None = None
     dataset: Dataset | None = None
     splits: Splits | None = None
-    target_scale: tuple[float, float] = (0.0, 1.0)
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps an epoch."""
         return -(-len(self.feeds["train"]) // self.recipe.optimizer.accumulate)
+
+    @property
+    def target_scale(self) -> tuple[float, float]:
+        """Mean and deviation that regression targets were standardised with."""
+        return (0.0, 1.0) if self.preprocessing is None else self.preprocessing.target_scale
 
     @property
     def judged(self) -> nn.Module:
