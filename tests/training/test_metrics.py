@@ -194,6 +194,7 @@ def test_better(monitor: str, new: float, old: float | None, wanted: bool) -> No
     [
         ("validation.acuracy", None, "did you mean 'validation.accuracy'"),
         ("validation.rmse", "classification", "for classification; valid are validation.loss, "),
+        ("train.rmse", "regression", "valid are validation.loss, .*, train.loss$"),
         ("test.loss", None, "nothing is called 'test.loss'; valid are validation.loss, "),
         ("loss", None, "nothing is called 'loss'; valid are"),
     ],
