@@ -32,6 +32,7 @@ ENVIRONMENT = {
     "device": "cpu",
     "threads": 2,
     "command": ["ravine", "train", "digits"],
+    "data": "/home/someone/set-a",
 }
 LAYERS = ("body.0.weight", "body.0.bias", "body.3.weight", "body.3.bias", "head.weight", "head.bias")
 

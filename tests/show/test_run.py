@@ -23,6 +23,7 @@ def test_a_run_that_was_killed_while_writing_keeps_its_whole_lines(tmp_path):
     run = read_run(made_runs.interrupted(tmp_path / "run"))
     assert not run.finished
     assert len(run.rows) == 12
+    assert run.name == "set-a"  # the data as given, without its folders
     assert run.task == "classification"
     assert run.rows[run.best_row]["validation.loss"] == min(run.series("validation.loss"))
 

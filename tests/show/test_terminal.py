@@ -79,6 +79,16 @@ def test_a_log_of_few_slow_epochs_has_them_all():
     assert console.file.getvalue().count("/40 ") == 40
 
 
+def test_a_log_ends_with_the_best_and_the_last_evaluation():
+    console = pipe()
+    with PlainLines(console, lambda: 0.0) as teller:
+        teller.begin(FACTS)
+        for at, row in enumerate(made_runs.rows(9, {})):
+            teller.evaluated(row, at in (0, 4))
+    lines = [line.split("/300")[0].split() for line in console.file.getvalue().splitlines() if "/300" in line]
+    assert lines == [["●", "1"], ["●", "5"], ["9"]]
+
+
 def test_a_log_without_a_known_end_grows_ever_slower():
     console, clock = pipe(), [0.0]
     teller = PlainLines(console, lambda: clock[0])
@@ -156,6 +166,17 @@ def test_names_from_data_are_no_markup():
     teller.notice("warning", "class [b]cat[/b] has one item")
     assert "[red]x[/red]" in console.file.getvalue()
     assert "warning: class [b]cat[/b] has one item" in console.file.getvalue()
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_what_is_noticed_before_the_beginning_is_said_below_it(begins):
+    console = pipe()
+    with PlainLines(console) as teller:
+        teller.notice("info", "the first loss is 2.31")
+        if begins:
+            teller.begin(FACTS)
+    lines = [line.partition(" ")[0] for line in console.file.getvalue().splitlines()]
+    assert lines == (["digits", "noticed:"] if begins else ["noticed:"])
 
 
 def test_the_live_table_shows_the_newest_rows_the_best_and_a_bar():

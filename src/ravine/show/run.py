@@ -59,7 +59,8 @@ class Run:
     @property
     def name(self) -> str:
         """What to call the data; the folder's name where no file tells."""
-        return str(self.result.get("data") or self.folder.resolve().name)
+        told = self.result.get("data") or Path(str(self.environment.get("data") or "")).name
+        return str(told or self.folder.resolve().name)
 
     @property
     def task(self) -> str:

@@ -47,6 +47,7 @@ class _Teller:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.facts: Mapping[str, object] = {}
+        self._early: list[Text] = []
         self.rows: list[Row] = []
         self.best: int | None = None
         self._table: Table | None = None
@@ -58,6 +59,7 @@ class _Teller:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._say_early()
         self.close()
 
     def close(self) -> None:
@@ -88,13 +90,22 @@ class _Teller:
         line = Text(f"{facts.get('data', '')}", style="bold")
         line.append("".join(f" · {part}" for part in parts if part), style="not bold dim")
         self.say(line)
+        self._say_early()
 
     def notice(self, level: str, text: str) -> None:
-        """Print what was noticed, above the table."""
+        """Print what was noticed: above the table, or below the first line where that is still to come."""
         if level == "warning":
-            self.say(Text.assemble(("warning: ", "bold yellow"), text))
+            line = Text.assemble(("warning: ", "bold yellow"), text)
         else:
-            self.say(Text(f"noticed: {text}", style="dim"))
+            line = Text(f"noticed: {text}", style="dim")
+        self._early.append(line)
+        if self.facts:
+            self._say_early()
+
+    def _say_early(self) -> None:
+        waiting, self._early = self._early, []
+        for line in waiting:
+            self.say(line)
 
     def evaluated(self, row: Row, best: bool) -> None:
         """Remember an evaluation."""
@@ -138,7 +149,7 @@ class PlainLines(_Teller):
         """`clock`: seconds, for tests."""
         super().__init__(console)
         self._clock = clock
-        self._printed = -1
+        self._printed: list[int] = []
         self._next_time = 0.0
         self._next_share = 0.0
         self._pause = _PLAIN_SECONDS
@@ -150,8 +161,7 @@ class PlainLines(_Teller):
         """Print it if a line is due: at most one a second, and some dozens in all."""
         super().evaluated(row, best)
         share, now = self._share(row), self._clock()
-        first = self._printed < 0
-        if not first and (now < self._next_time or (share is not None and share < self._next_share)):
+        if self._printed and (now < self._next_time or (share is not None and share < self._next_share)):
             return
         self._print(len(self.rows) - 1)
         if share is None:  # no end in sight: ever longer pauses keep the log short
@@ -161,16 +171,19 @@ class PlainLines(_Teller):
         self._next_time = now + self._pause
 
     def close(self) -> None:
-        """Print the last evaluation, if it was not yet."""
-        if self._printed < len(self.rows) - 1:
-            self._print(len(self.rows) - 1)
+        """Print the best evaluation and the last, if they were not yet."""
+        last = len(self.rows) - 1
+        if self.best is not None and self.best not in (*self._printed, last):
+            self._print(self.best)
+        if self.rows and last not in self._printed:
+            self._print(last)
 
     def _print(self, position: int) -> None:
         table = self.table(self.console.width)
-        if self._printed < 0:
+        if not self._printed:
             self.say(Text(table.head(), style="dim"))
         self.say(self.row_text(table, position))
-        self._printed = position
+        self._printed.append(position)
 
     def _share(self, row: Row) -> float | None:
         """How much of all steps is done, where the number of all steps is known."""

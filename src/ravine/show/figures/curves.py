@@ -102,6 +102,8 @@ def _mark_best(figure: "Figure", run: Run, x: "ndarray[Any, Any]") -> None:
     if best is None:
         return
     right = x[best] > (x[0] + x[-1]) / 2
+    if not right:  # the legend gives way
+        figure.update_layout(legend={"x": 1, "xanchor": "right"})
     figure.add_vline(
         x=x[best],
         line={"color": GREY, "width": 1, "dash": "dot"},

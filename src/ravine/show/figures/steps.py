@@ -1,12 +1,13 @@
 """How a run stepped: learning rate, update ratios, gradient norm, and where its seconds went."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..metric import duration
 from ..run import NothingToDrawError, Run
 from .theme import AMBER, BLUE, GREEN, GREY, PURPLE, blank, label, line, log_axis, tint
 
 if TYPE_CHECKING:
+    from numpy import ndarray
     from plotly.graph_objects import Figure
 
 _ACTIVITIES = {"training": BLUE, "evaluation": AMBER, "checkpoints": PURPLE, "start": GREEN}
@@ -47,9 +48,11 @@ def update_ratios(run: Run) -> "Figure":
     tensors = list(dict.fromkeys(name for row in run.rows for name in row.get("update_ratios") or {}))
     figure = blank("Update ratios", "step", "‖update‖ / ‖weights‖ (logarithmic)")
     figure.add_hrect(y0=10**-3.5, y1=10**-2.5, fillcolor=tint(GREEN, 0.13), line={"width": 0}, layer="below")
+    drawn = []
     for number, name in enumerate(tensors):
         values = numpy.array([(row.get("update_ratios") or {}).get(name) for row in run.rows], dtype=float)
         values[~(values > 0)] = numpy.nan
+        drawn.append(values)
         shade = 0.3 + 0.6 * number / max(len(tensors) - 1, 1)
         figure.add_trace(
             line(
@@ -67,7 +70,7 @@ def update_ratios(run: Run) -> "Figure":
     figure.add_trace(line(steps, median, "median of all tensors", AMBER, line={"color": AMBER, "width": 2.5}))
     log_axis(figure, [1e-6, 1.0])
     figure.update_layout(showlegend=True)
-    figure.update_yaxes(range=_decades(median, at_least=(-4.2, -1.8)))
+    figure.update_yaxes(range=_decades(numpy.concatenate([*drawn, median])))
     return figure
 
 
@@ -120,12 +123,13 @@ def timing(run: Run) -> "Figure":
     return figure
 
 
-def _decades(values: object, at_least: tuple[float, float]) -> list[float]:
-    """The range of a logarithmic axis (in decades) that shows `values` and no less than `at_least`."""
+def _decades(values: "ndarray[Any, Any]") -> list[float]:
+    """The range (in decades) that shows all ratios from 1e-6 up, and at least the usual ones.
+
+    At the end of a schedule that falls to zero the ratios do too, and would squeeze all before them.
+    """
     import numpy
 
-    logs = numpy.log10(numpy.asarray(values, dtype=float))
-    logs = logs[numpy.isfinite(logs)]
-    if not len(logs):
-        return list(at_least)
-    return [min(at_least[0], float(logs.min()) - 0.3), max(at_least[1], float(logs.max()) + 0.3)]
+    logs = numpy.log10(values[numpy.isfinite(values)])
+    low, high = (float(logs.min()), float(logs.max())) if len(logs) else (-3.0, -3.0)
+    return [min(-4.2, max(low, -6.0) - 0.2), max(-1.8, high + 0.2)]
