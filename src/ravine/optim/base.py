@@ -21,11 +21,15 @@ Parameters = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, T
 class Plan:
     """How the parameters of a group that have gradients are stepped: most packed, the others alone."""
 
-    def __init__(self, rule: Rule, live: list[Tensor], packs: list[Pack], alone: list[int]) -> None:
+    def __init__(
+        self, rule: Rule, live: list[Tensor], packs: list[Pack], alone: list[int], first: set[int]
+    ) -> None:
+        """`alone`: positions in `live`; `first`: those among them whose state has just been made."""
         self.rule = rule
         self.live = live
         self.packs = packs
         self.alone = alone
+        self.first = first
         # Packs depend on the parameters alone, never on when they first had a gradient: where some are
         # new in this step and some are not, all are packed again for the next.
         self.provisional = len({pack.first for pack in packs}) > 1
@@ -82,9 +86,13 @@ class RuleOptimizer(Optimizer):
         """The step count that the rule sees at step `t`."""
         return t
 
-    def step_sparse(self, group: Group, update: Update, x: Tensor, dx: Tensor, state: list[Tensor]) -> None:
-        """Take a sparse gradient, or refuse it."""
+    def check_sparse(self, group: Group) -> None:
+        """Refuse sparse gradients before anything is changed, where they have no meaning."""
         raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
+
+    def step_sparse(self, update: Update, x: Tensor, dx: Tensor, state: list[Tensor]) -> None:
+        """Take a sparse gradient: only the named rows have one, and only they move."""
+        eager.step_rows(update, x, dx, state)
 
     # One step.
 
@@ -132,30 +140,32 @@ class RuleOptimizer(Optimizer):
     _step_observed = Optimizer.profile_hook_step(_step)
 
     def _step_group(self, index: int, group: Group) -> None:
-        live = []
-        gradients = []
+        live: list[Tensor] = []
+        gradients: list[Tensor] = []
+        sparse: set[int] = set()
         for parameter in group["params"]:
             gradient = parameter.grad
             if gradient is not None:
+                if gradient.is_sparse:
+                    sparse.add(len(live))
                 live.append(parameter)
                 gradients.append(gradient)
         if not live:
-            return None
+            return
+        if sparse:
+            self.check_sparse(group)
         rule = self.rule(group)
         plan = self._plans.get(index)
-        if plan is None or not plan.holds(rule, live, self.state):
+        if plan is None or not sparse.issubset(plan.alone) or not plan.holds(rule, live, self.state):
             plan = self._plans[index] = self._make_plan(rule, group, live)
         for pack in plan.packs:
-            t = pack.count()
-            if t is None:  # somebody changed one of the step counts in place
-                del self._plans[index]
-                return self._step_group(index, group)
-            pack.step(self._update(rule, group, t, first=pack.first), gradients)
+            pack.step(self._update(rule, group, pack.count(), first=pack.first), gradients)
         for position in plan.alone:
-            self._step_alone(rule, group, live[position], gradients[position])
+            first = self._complete(live[position], group, rule) or position in plan.first
+            self._step_alone(rule, group, live[position], gradients[position], first=first)
+            plan.first.discard(position)
         if plan.provisional:
             del self._plans[index]
-        return None
 
     def _make_plan(self, rule: Rule, group: Group, live: list[Tensor]) -> Plan:
         packed: list[int] = []
@@ -170,15 +180,25 @@ class RuleOptimizer(Optimizer):
             )
             (packed if packs_well else alone).append(position)
         packs = gather_packs(
-            [(position, live[position], self.state[live[position]], first[position]) for position in packed],
+            [
+                (position, live[position], self._entry(live[position], rule), first[position])
+                for position in packed
+            ],
             rule.state,
             counted=self.counts_steps,
         )
-        return Plan(rule, live, packs, alone)
+        return Plan(rule, live, packs, alone, {position for position in alone if first[position]})
+
+    def _entry(self, parameter: Tensor, rule: Rule) -> Entry:
+        """A parameter's state; where there is nothing to keep, `state` stays without it, as in torch."""
+        if rule.state or self.counts_steps:
+            entry: Entry = self.state[parameter]
+            return entry
+        return {}
 
     def _complete(self, parameter: Tensor, group: Group, rule: Rule) -> bool:
         """Make what is missing of a parameter's state; True where there was none."""
-        entry: Entry = self.state[parameter]
+        entry = self._entry(parameter, rule)
         first = all(entry.get(key) is None for key in rule.state)
         if self.counts_steps and not isinstance(entry.get("step"), Tensor):
             wide = torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
@@ -194,9 +214,10 @@ class RuleOptimizer(Optimizer):
                 )
         return first
 
-    def _step_alone(self, rule: Rule, group: Group, parameter: Tensor, gradient: Tensor) -> None:
-        first = self._complete(parameter, group, rule)
-        entry: Entry = self.state[parameter]
+    def _step_alone(
+        self, rule: Rule, group: Group, parameter: Tensor, gradient: Tensor, *, first: bool
+    ) -> None:
+        entry = self._entry(parameter, rule)
         t: Any = 0.0
         if self.counts_steps:
             if group["differentiable"] and entry["step"].requires_grad:
@@ -206,7 +227,7 @@ class RuleOptimizer(Optimizer):
         update = self._update(rule, group, t, first=first)
         state = [entry[key] for key in rule.state]
         if gradient.is_sparse:
-            self.step_sparse(group, update, parameter, gradient, state)
+            self.step_sparse(update, parameter, gradient, state)
         elif group["differentiable"]:
             entry.update(zip(rule.state, eager.step_graph(update, parameter, gradient, state), strict=True))
         else:

@@ -109,13 +109,16 @@ class SGD(RuleOptimizer):
         damping = 0 if first or group["momentum"] == 0 else group["dampening"]
         return Surroundings(group["maximize"], number(group, "weight_decay"), damping=damping)
 
-    def step_sparse(self, group: Group, update: Update, x: Tensor, dx: Tensor, state: list[Tensor]) -> None:
-        """Without momentum the named rows alone move; a velocity moves every row."""
+    def check_sparse(self, group: Group) -> None:
+        """Weight decay would move every row."""
         _refuse_sparse_decay(group)
+
+    def step_sparse(self, update: Update, x: Tensor, dx: Tensor, state: list[Tensor]) -> None:
+        """Without momentum the named rows alone move; a velocity moves every row."""
         if state:
             eager.step_dense(update, x, dx.to_dense(), state)
         else:
-            eager.step_rows(update, x, dx, state)
+            super().step_sparse(update, x, dx, state)
 
 
 @register(
@@ -193,10 +196,9 @@ class Adagrad(RuleOptimizer):
         value = complex(start, start) if parameter.is_complex() else start
         return torch.full_like(parameter, value, memory_format=torch.preserve_format)
 
-    def step_sparse(self, group: Group, update: Update, x: Tensor, dx: Tensor, state: list[Tensor]) -> None:
-        """Only the named rows have a gradient, and only they move."""
+    def check_sparse(self, group: Group) -> None:
+        """Weight decay would move every row."""
         _refuse_sparse_decay(group)
-        eager.step_rows(update, x, dx, state)
 
     def share_memory(self) -> None:
         """Put the sums into memory that other processes can share."""
@@ -369,7 +371,7 @@ class Adam(RuleOptimizer):
             return Surroundings(group["maximize"], shrink=lr * decay)
         return Surroundings(group["maximize"], decay)
 
-    def step_sparse(self, group: Group, update: Update, x: Tensor, dx: Tensor, state: list[Tensor]) -> None:
+    def check_sparse(self, group: Group) -> None:
         """Refused: a row without gradient would still move."""
         raise RuntimeError("Adam does not support sparse gradients, please consider SparseAdam instead")
 

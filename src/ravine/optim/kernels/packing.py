@@ -45,6 +45,7 @@ class Pack:
         self.views: list[tuple[Entry, str, Tensor]] = []
         self.states = [self._adopt(key) for key in keys]
         self.steps = self._adopt_steps() if counted else None
+        self.t = 0.0 if self.steps is None else float(self.steps[0])
         self.dtype = compute_dtype([self.parameters[0].detach(), *self.states]).to_real()
         size = sum(_reals(parameter) for parameter in self.parameters)
         device = self.parameters[0].device
@@ -74,21 +75,26 @@ class Pack:
         self.views.append((entry, key, view))
 
     def intact(self, state: Mapping[Tensor, Entry]) -> bool:
-        """Whether the optimizer's state still is what this pack holds: nobody replaced or removed any."""
+        """Whether the state still is what this pack holds: none was replaced or removed, all counts agree."""
+        if self.steps is not None:
+            counts: list[float] = self.steps.tolist()
+            self.t = counts[0]
+            if counts.count(self.t) != len(counts):
+                return False
+        if not self.views:
+            return True
         for parameter, entry in zip(self.parameters, self.entries, strict=True):
             if state.get(parameter) is not entry:
                 return False
         return all(entry.get(key) is view for entry, key, view in self.views)
 
-    def count(self) -> float | None:
-        """The number of the step now being taken; None where the members' counts differ."""
+    def count(self) -> float:
+        """The number of the step now being taken; 0 where nobody counts."""
         if self.steps is None:
             return 0.0
-        counts: list[float] = self.steps.tolist()
-        if counts.count(counts[0]) != len(counts):
-            return None
         self.steps.add_(1)
-        return counts[0] + 1
+        self.t += 1
+        return self.t
 
     def step(self, update: Update, gradients: Sequence[Tensor]) -> None:
         """Update the parameters and the state in place; `gradients` are the whole group's."""
@@ -116,12 +122,13 @@ def gather_packs(
         states = tuple((entry[key].dtype, entry[key].device) for key in keys)
         step = entry["step"].item() if counted else None
         kind = (first, parameter.device, parameter.dtype, states, step)
-        if room.get(kind, 0) < _reals(parameter):
-            if kind in alike:
-                packs.append(Pack(alike.pop(kind), keys, first=first, counted=counted))
-            room[kind] = 2 * BLOCK if parameter.is_complex() else BLOCK
-        alike.setdefault(kind, []).append((place, parameter, entry))
-        room[kind] -= _reals(parameter)
+        if kind in alike and room[kind] < parameter.numel():
+            packs.append(Pack(alike.pop(kind), keys, first=first, counted=counted))
+        if kind not in alike:
+            alike[kind] = []
+            room[kind] = BLOCK
+        alike[kind].append((place, parameter, entry))
+        room[kind] -= parameter.numel()
     packs += [Pack(kin, keys, first=kind[0], counted=counted) for kind, kin in alike.items()]
     return packs
 
