@@ -1,5 +1,6 @@
 """What a Python user calls: one run with its report, and what was trained."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from .show.report import write_report
 from .training import run as runs
 from .training.load import load, load_predictor
 from .training.progress import Progress
+from .training.recipe import Layer
 from .training.run import RecipeLike, Run
 
 __all__ = ["load", "load_predictor", "resume", "train"]
@@ -19,6 +21,7 @@ def train(
     data: Any,
     recipe: RecipeLike = None,
     *,
+    settings: Sequence[Layer] = (),
     out: str | Path | None = None,
     progress: Progress = runs.SILENT,
 ) -> Run:
@@ -29,13 +32,14 @@ def train(
         data: a path or the name of an embedded set; or batches, as an iterable of (inputs, targets) or as
             {"train": ..., "validation": ..., "test": ...} of such iterables.
         recipe: a built-in recipe's name, a TOML file, or the settings as nested dictionaries.
+        settings: further settings, as nested dictionaries, that win over the recipe's.
         out: the run folder to make; by default `runs/DATA-DATE-TIME`.
         progress: whom to tell; `ravine.show.terminal.progress()` draws the live table.
 
     Raises:
         RavineError: its subclasses say what went wrong, see `ravine.errors`; nothing trained is lost.
     """
-    return _reported(runs.train(model, data, recipe, out=out, progress=progress))
+    return _reported(runs.train(model, data, recipe, settings=settings, out=out, progress=progress))
 
 
 def resume(

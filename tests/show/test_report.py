@@ -1,6 +1,5 @@
 import json
 import re
-import time
 
 import made_runs
 import pytest
@@ -176,11 +175,3 @@ def test_scores_that_were_not_finite_are_left_out(tmp_path):
     result["seconds"] = None
     (folder / "result.json").write_text(json.dumps(result))
     assert "validation accuracy so far" in words(write_report(folder).read_text())
-
-
-def test_a_report_is_drawn_in_a_moment(tmp_path):
-    folder = made_runs.classification(tmp_path / "run")
-    write_report(folder)  # imports
-    start = time.perf_counter()
-    write_report(folder)
-    assert time.perf_counter() - start < 1.5

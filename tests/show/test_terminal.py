@@ -1,7 +1,6 @@
 import io
 import json
 import re
-import time
 from pathlib import Path
 
 import made_runs
@@ -271,18 +270,3 @@ def test_letters_that_the_console_lacks_are_replaced(tmp_path):
     file.flush()
     said = file.buffer.getvalue().decode("ascii")
     assert "na?ve - so" in said and "*   1/300" in said
-
-
-@pytest.mark.parametrize("kind", [LiveTable, PlainLines])
-def test_an_evaluation_costs_microseconds(kind):
-    console = screen() if kind is LiveTable else pipe()
-    rows = made_runs.rows(2000, {"accuracy": (0.1, 0.99)})
-    with kind(console) as teller:
-        teller.begin(FACTS)
-        teller.evaluated(rows[0], True)
-        start = time.perf_counter()
-        for row in rows:
-            teller.evaluated(row, False)
-            teller.tick(row)
-        each = (time.perf_counter() - start) / len(rows)
-    assert each < 100e-6

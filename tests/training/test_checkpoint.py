@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from ravine import files
 from ravine.errors import RunError
 from ravine.training import checkpoint

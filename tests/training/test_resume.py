@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
+
 from ravine.errors import Interrupted, RunError
 from ravine.training import loop as loops
 from ravine.training import run as runs
-from safetensors.torch import load_file
 
 # Everything that has a memory or draws at random: averages, dropout, augmentation, momentum, accumulation.
 SETTINGS = {
@@ -63,7 +64,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("method", "call"), [("train_epoch", 2), ("evaluate", 2), ("record", 1), ("record", 3)])
+@pytest.mark.parametrize(
+    ("method", "call"), [("train_epoch", 2), ("evaluate", 2), ("record", 1), ("record", 3)]
+)
 def test_a_stopped_and_resumed_run_is_bit_identical(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, call: int
 ) -> None:

@@ -26,7 +26,9 @@ class Outputs:
 
 
 @torch.inference_mode()
-def outputs_over(model: nn.Module, feed: Feed, task: Task, poll: Callable[[], None] = lambda: None) -> Outputs:
+def outputs_over(
+    model: nn.Module, feed: Feed, task: Task, poll: Callable[[], None] = lambda: None
+) -> Outputs:
     """Run a part through the model in evaluation mode; the model's mode is as before afterwards.
 
     Args:

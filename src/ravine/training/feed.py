@@ -82,12 +82,15 @@ class GivenBatches:
             DataError: it can be iterated only once, is empty, or does not give pairs of tensors.
         """
         if iter(batches) is batches:
-            raise DataError(f"{name} can be iterated only once; give a list, a DataLoader or a class with __iter__")
+            raise DataError(
+                f"{name} can be iterated only once; give a list, a DataLoader or a class with __iter__"
+            )
         self.given = batches
         self.name = name
-        self.first = next(self.epoch(0), None)
-        if self.first is None:
+        first = next(self.epoch(0), None)
+        if first is None:
             raise DataError(f"{name} are empty")
+        self.first = first
         length = getattr(batches, "__len__", None)
         self._length = int(length()) if length is not None else sum(1 for _ in batches)
 
@@ -98,7 +101,9 @@ class GivenBatches:
         """One pass; the first `start` batches are drawn and left out."""
         for index, batch in enumerate(self.given):
             if not (isinstance(batch, tuple | list) and len(batch) == 2):
-                raise DataError(f"{self.name} must give pairs (inputs, targets); batch {index} is {type(batch)}")
+                raise DataError(
+                    f"{self.name} must give pairs (inputs, targets); batch {index} is {type(batch)}"
+                )
             if not all(isinstance(part, Tensor) for part in batch):
                 kinds = " and ".join(type(part).__name__ for part in batch)
                 raise DataError(f"{self.name} must give tensors; batch {index} holds {kinds}")

@@ -13,6 +13,8 @@ from .preprocessing import Preprocessing
 from .recipe import Recipe
 
 EVALUATION_BATCH = 512
+# Characters a window, for a language model that has no setting of that name.
+CONTEXT = 128
 # Items of the training part that its own final score is taken on, at most.
 SAMPLE = 20_000
 
@@ -54,9 +56,14 @@ FeedMaker = Callable[[Recipe, Dataset, Tensor, Preprocessing, torch.device, bool
 
 
 def _text_feed(
-    recipe: Recipe, dataset: Dataset, positions: Tensor, _: Preprocessing, device: torch.device, training: bool
+    recipe: Recipe,
+    dataset: Dataset,
+    positions: Tensor,
+    _: Preprocessing,
+    device: torch.device,
+    training: bool,
 ) -> Feed:
-    context = int(recipe.model.settings.get("context", 128))
+    context = int(recipe.model.settings.get("context", CONTEXT))
     batches = TextBatches(
         dataset.fetch(positions), context, _batch_size(recipe, training), recipe.seed, shuffle=training
     )

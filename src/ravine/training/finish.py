@@ -1,15 +1,18 @@
 """After training: the best weights, the final scores with their intervals, `result.json`."""
 
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor
 
 from . import feeds, metrics
 from .data.dataset import PartName
 from .evaluate import Outputs, outputs_over
+from .feeds import CONTEXT
 from .loop import Loop
-from .sample import text_sample
+from .predict import Predictor
+from .text_model import generate
 
+SAMPLE_LENGTH = 400
 # Pictures of mistakes that a report shows, at most.
 WORST = 24
 
@@ -34,7 +37,9 @@ def finish(loop: Loop, why: str) -> dict[str, Any]:
     setup, state, folder = loop.setup, loop.state, loop.folder
     setup.model.load_state_dict(loop.best)
     setup.model.eval()
-    found = {part: outputs_over(setup.model, feed, setup.task, loop.poll) for part, feed in _judged(loop).items()}
+    found = {
+        part: outputs_over(setup.model, feed, setup.task, loop.poll) for part, feed in _judged(loop).items()
+    }
     result: dict[str, Any] = {
         **setup.facts,
         "parameters": sum(parameter.numel() for parameter in setup.model.parameters()),
@@ -52,7 +57,7 @@ def finish(loop: Loop, why: str) -> dict[str, Any]:
             setup.task, outputs.outputs, outputs.targets, setup.recipe.seed, setup.target_scale
         )
     if setup.task == "language" and setup.preprocessing is not None:
-        result["sample"] = text_sample(setup)
+        result["sample"] = _sample(loop)
     result["timing"] = {name: round(seconds, 3) for name, seconds in state.seconds.items()}
     result["noticed"] = loop.notices
     folder.write_tensors("model.safetensors", loop.best)
@@ -63,13 +68,27 @@ def finish(loop: Loop, why: str) -> dict[str, Any]:
 
 def _baseline(loop: Loop, found: dict[PartName, Outputs]) -> dict[str, float]:
     """What knowing only the training targets' frequencies, or their mean, would score."""
-    setup, part = loop.setup, cast(PartName, "test" if "test" in found else "validation")
+    setup = loop.setup
+    part: PartName = "test" if "test" in found else "validation"
     if setup.task != "language":
         return metrics.baseline(setup.task, found["train"].targets, found[part].targets, setup.target_scale)
     if setup.dataset is None or setup.splits is None:
         return {}
-    train, judge = (setup.dataset.fetch(setup.splits.of(name)) for name in (cast(PartName, "train"), part))
-    return metrics.baseline(setup.task, train, judge)
+    train, judged = (
+        setup.dataset.fetch(positions) for positions in (setup.splits.train, setup.splits.of(part))
+    )
+    return metrics.baseline(setup.task, train, judged)
+
+
+def _sample(loop: Loop) -> str:
+    """What the model writes after the first character of the training text."""
+    setup = loop.setup
+    assert setup.dataset is not None and setup.splits is not None and setup.preprocessing is not None
+    predictor = Predictor(setup.preprocessing, setup.model, setup.task)
+    prompt = setup.dataset.fetch(setup.splits.train[:1])
+    context = int(setup.recipe.model.settings.get("context", CONTEXT))
+    tokens = generate(predictor, prompt, SAMPLE_LENGTH, context, setup.recipe.seed)
+    return "".join(setup.dataset.classes[token] for token in tokens.tolist())
 
 
 def _judged(loop: Loop) -> dict[PartName, Any]:
@@ -94,6 +113,12 @@ def _predictions(loop: Loop, found: dict[PartName, Outputs]) -> dict[str, Tensor
             kept[f"{part}.loss_by_position"] = outputs.outputs.nanmean(0)
         else:
             kept |= {f"{part}.outputs": outputs.outputs, f"{part}.targets": outputs.targets}
+            if setup.task == "regression":  # in the target's own units
+                mean, deviation = setup.target_scale
+                kept |= {
+                    f"{part}.{name}": kept[f"{part}.{name}"] * deviation + mean
+                    for name in ("outputs", "targets")
+                }
     if setup.task == "classification" and setup.dataset is not None and setup.dataset.kind == "image":
         kept |= _worst(loop, found)
     return kept

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DataError, ModelError
-from . import models
+from . import metrics, models
 from .data.dataset import PartName, Task
 from .feed import Feed, GivenBatches
 from .objective import objective
@@ -34,12 +34,16 @@ def prepare(recipe: Recipe, data: Iterable[Any] | Mapping[str, Iterable[Any]], m
         ModelError: `model` is no module, or its output does not fit the targets.
     """
     if not isinstance(model, nn.Module):
-        raise ModelError("batches from Python need a torch.nn.Module as the model; a name needs a data set to read")
+        raise ModelError(
+            "batches from Python need a torch.nn.Module as the model; a name needs a data set to read"
+        )
     parts = dict(data) if isinstance(data, Mapping) else {"train": data}
     names = get_args(PartName)
     if "train" not in parts or not set(parts) <= set(names):
         raise DataError(f"data has the parts {sorted(parts)}; it must have 'train', and may have {names[1:]}")
-    batches = {cast(PartName, part): GivenBatches(given, f"the {part} batches") for part, given in parts.items()}
+    batches = {
+        cast(PartName, part): GivenBatches(given, f"the {part} batches") for part, given in parts.items()
+    }
     inputs, targets = batches["train"].first
     device = choose_device(recipe.device)
     model.to(device)
@@ -49,12 +53,16 @@ def prepare(recipe: Recipe, data: Iterable[Any] | Mapping[str, Iterable[Any]], m
     monitor = recipe.stop.monitor
     if "validation" not in parts and monitor.startswith("validation."):
         monitor = "train.loss"
+    metrics.direction(monitor, task)
     recipe = recipe.model_copy(
         update={
             "model": ModelSection(name=GIVEN),
             "augment": (),
             "stop": recipe.stop.model_copy(
-                update={"monitor": monitor, "epochs": 20 if recipe.stop.epochs == "auto" else recipe.stop.epochs}
+                update={
+                    "monitor": monitor,
+                    "epochs": 20 if recipe.stop.epochs == "auto" else recipe.stop.epochs,
+                }
             ),
             "data": recipe.data.model_copy(update={"batch_size": len(targets)}),
         }
@@ -74,7 +82,9 @@ def prepare(recipe: Recipe, data: Iterable[Any] | Mapping[str, Iterable[Any]], m
 def _task(outputs: Tensor, targets: Tensor) -> Task:
     if targets.is_floating_point():
         if outputs.numel() != targets.numel():
-            raise ModelError(f"the model gives {tuple(outputs.shape)} where the targets are {tuple(targets.shape)}")
+            raise ModelError(
+                f"the model gives {tuple(outputs.shape)} where the targets are {tuple(targets.shape)}"
+            )
         return "regression"
     task: Task = "classification" if outputs.dim() == 2 else "language"
     if outputs.shape[:-1] != targets.shape or targets.min() < 0 or targets.max() >= outputs.shape[-1]:

@@ -7,10 +7,11 @@ from torch import nn
 from ..errors import RunError
 from ..randomness import addressed
 from . import models
+from .feeds import CONTEXT
 from .given import GIVEN
 from .predict import Predictor
 from .preprocessing import Preprocessing
-from .recipe import file_layer, validate
+from .recipe import Recipe, file_layer, validate
 from .run_folder import RunFolder
 
 
@@ -53,9 +54,23 @@ def load_predictor(run: str | Path) -> Predictor:
     return Predictor(preprocessing, load(run), preprocessing.task).eval()
 
 
+def context_of(run: str | Path) -> int:
+    """How many characters the language model of a run looks at.
+
+    Raises:
+        RunError: there is no run.
+        RecipeError: its recipe is damaged.
+    """
+    return int(_recipe(RunFolder.open(Path(run))).model.settings.get("context", CONTEXT))
+
+
+def _recipe(folder: RunFolder) -> Recipe:
+    return validate([file_layer(folder.path / "recipe.toml")])
+
+
 def _made(folder: RunFolder) -> nn.Module:
     """The recipe's network, untrained."""
-    recipe = validate([file_layer(folder.path / "recipe.toml")])
+    recipe = _recipe(folder)
     if recipe.model.name == GIVEN:
         raise RunError(
             f"{folder.path} was trained on a network from Python; give one of the same shape: load(run, model)"

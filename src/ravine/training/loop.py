@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..errors import Interrupted, NotFiniteError
+from ..errors import NotFiniteError
 from ..randomness import seed_noise
 from . import checkpoint, diagnosis, metrics, start, watch
 from .evaluate import outputs_over
@@ -41,6 +41,8 @@ class State:
         loss_sum: of the training losses of this epoch, each times its items.
         correct: right predictions of this epoch.
         seen: items of this epoch.
+        norm: the length of the last gradient.
+        ratios: of update to weight, by tensor, at the last step of an epoch.
         seconds: time in each kind of work, over all sessions of the run.
     """
 
@@ -55,6 +57,7 @@ class State:
     correct: int = 0
     seen: int = 0
     norm: float = 0.0
+    ratios: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(
         default_factory=lambda: {"start": 0.0, "training": 0.0, "evaluation": 0.0, "checkpoints": 0.0}
     )
@@ -90,46 +93,44 @@ class Loop:
             self.progress.notice(notice.level, notice.text)
 
     def run(self) -> str:
-        """Train to the end; the reason why it ended.
+        """Train to the end; the reason why it ended. A checkpoint then holds everything.
 
         Raises:
-            Interrupted: a signal came; a checkpoint holds everything.
+            StopNow: a signal came; the last step's state is in this object.
             NotFiniteError: a loss, gradient or weight went bad; the weights from before it are kept.
             RunError: the disk is full or gone; the checkpoint before is whole.
         """
         stop, state = self.setup.recipe.stop, self.state
         assert isinstance(stop.epochs, int)
         try:
-            while state.epoch < stop.epochs:
-                ratios = self.train_epoch()
-                row = self.evaluate(ratios)
-                self.record(row)
-                if stop.patience and state.waited >= stop.patience:
-                    return (
-                        f"{stop.monitor} has not improved in {state.waited} evaluations "
-                        f"(stop.patience = {stop.patience})"
-                    )
-            return f"reached {state.epoch} epochs"
-        except _StopNow:
+            while state.epoch < stop.epochs and not (stop.patience and state.waited >= stop.patience):
+                self.train_epoch()
+                self.record(self.evaluate())
+        except StopNow:
             self.save()
-            raise Interrupted(
-                self.stop.signum,
-                f"stopped in epoch {state.epoch + 1} at step {state.step}; everything is kept. "
-                f"Go on with: ravine train --resume {self.folder.path}",
-            ) from None
+            raise
         except NotFiniteError:
             self.keep_good_weights()
             raise
+        self.save()
+        if state.epoch == stop.epochs:
+            return f"reached {state.epoch} epochs"
+        return (
+            f"{stop.monitor} was no better for {state.waited} evaluations (stop.patience = {stop.patience})"
+        )
 
-    def train_epoch(self) -> dict[str, float]:
-        """Train to the end of the epoch; the update-to-weight ratios of its last step."""
+    def train_epoch(self) -> None:
+        """Train to the end of the epoch."""
         setup, state, recipe = self.setup, self.state, self.setup.recipe
         model, optimizer, schedule = setup.model, setup.optimizer, setup.schedule
-        feed, accumulate, limit = setup.feeds["train"], recipe.optimizer.accumulate, recipe.optimizer.clip_norm
+        feed, accumulate, limit = (
+            setup.feeds["train"],
+            recipe.optimizer.accumulate,
+            recipe.optimizer.clip_norm,
+        )
         mixed = recipe.precision != "fp32"
         autocast = setup.autocast()
         last, started, seen = len(feed), time.perf_counter(), state.seen
-        ratios: dict[str, float] = {}
         model.train()
         for inputs, targets in feed.epoch(state.epoch, start=state.batch):
             seed_noise(recipe.seed, "noise", state.epoch, state.batch, device=setup.device)
@@ -145,8 +146,9 @@ class Loop:
             value = loss.item()
             if not math.isfinite(value):
                 raise diagnosis.bad_loss(setup, inputs, state.epoch, state.step, value)
-            state.loss_sum += value * len(targets)
-            state.seen += len(targets)
+            items = targets.numel()
+            state.loss_sum += value * items
+            state.seen += items
             state.batch += 1
             if setup.task == "classification":
                 self.pending.append((outputs.detach(), targets))
@@ -155,11 +157,13 @@ class Loop:
 
             gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
             state.norm = gradient_norm(gradients)
-            if not math.isfinite(state.norm) and (bad := diagnosis.bad_gradient(setup, state.epoch, state.step)):
+            if not math.isfinite(state.norm) and (
+                bad := diagnosis.bad_gradient(setup, state.epoch, state.step)
+            ):
                 raise bad
             if limit and state.norm > limit:
                 torch._foreach_mul_(gradients, limit / state.norm)
-            before = _weights(model) if state.batch >= last else None
+            before = watch.snapshot(model) if state.batch >= last else None
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
@@ -167,21 +171,20 @@ class Loop:
             if setup.averaged is not None:
                 setup.averaged.update_parameters(model)
             if before is not None:
-                ratios = watch.update_ratios(before, _weights(model))
+                state.ratios = watch.update_ratios(before, watch.snapshot(model))
             now = time.perf_counter()
             if self.stop.signum or now - self.ticked_at > TICK_SECONDS:
                 self.between_steps(value, now, started)
         took = time.perf_counter() - started
         state.seconds["training"] += took
         self.rate = (state.seen - seen) / took
-        return ratios
 
     def between_steps(self, loss: float, now: float, started: float) -> None:
         """What is due every fraction of a second: tell, stop when asked, save when it is time."""
         state, feed = self.state, self.setup.feeds["train"]
         self.fold()
         if self.stop.signum:
-            raise _StopNow
+            raise StopNow
         self.ticked_at = now
         done = self.state.epoch * len(feed) + state.batch
         rate = state.seen / (now - started) if now > started else 0.0
@@ -210,7 +213,7 @@ class Loop:
             self.state.correct += int((outputs.argmax(1) == targets).sum())
         self.pending.clear()
 
-    def evaluate(self, ratios: dict[str, float]) -> dict[str, Any]:
+    def evaluate(self) -> dict[str, Any]:
         """Score the validation part; the line for `metrics.jsonl`."""
         setup, state = self.setup, self.state
         self.fold()
@@ -233,8 +236,10 @@ class Loop:
             if not math.isfinite(scores["loss"]):
                 raise diagnosis.bad_validation(setup, state.epoch, state.step, scores["loss"])
         row["gradient_norm"] = state.norm
-        row["update_ratio"] = sorted(ratios.values())[len(ratios) // 2] if ratios else None
-        row["update_ratios"] = ratios
+        row["update_ratio"] = watch.median_ratio(state.ratios)
+        row["update_ratios"] = state.ratios
+        if state.epoch == 0 and (notice := watch.ratio_notice(state.ratios)):
+            self.notice(notice)
         state.seconds["evaluation"] += time.perf_counter() - started
         return row
 
@@ -266,7 +271,7 @@ class Loop:
     def poll(self) -> None:
         """Stop when a signal asked for it."""
         if self.stop.signum:
-            raise _StopNow
+            raise StopNow
 
     def save_when_due(self, now: float) -> None:
         """Save when the recipe's interval is over, and saving takes no more than its share."""
@@ -316,7 +321,7 @@ class Loop:
             setup.averaged.load_state_dict(checkpoint.unflatten(state["averaged"], tensors))
 
 
-class _StopNow(Exception):  # noqa: N818 - no error: the way out of nested loops
+class StopNow(Exception):  # noqa: N818 - no error: the way out of nested loops
     """A signal asked to stop."""
 
 
@@ -325,12 +330,3 @@ def gradient_norm(gradients: list[Tensor]) -> float:
     if not gradients:
         return 0.0
     return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
-
-
-def _weights(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of the weight tensors (two axes or more) that are trained."""
-    return {
-        name: parameter.detach().clone()
-        for name, parameter in model.named_parameters()
-        if parameter.dim() >= 2 and parameter.requires_grad
-    }

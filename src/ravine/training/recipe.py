@@ -51,9 +51,13 @@ class DataSection(Section):
     batch_size: Annotated[int, Field(ge=1)] | Auto = Field("auto", description="items a batch")
     validation: Fraction = Field(0.1, description="share of the training items held out to steer by")
     test: Fraction = Field(0.2, description="share of all items kept for the final score, if none is given")
-    skip_bad: bool = Field(False, description="leave unreadable files out, and count them, instead of refusing")
+    skip_bad: bool = Field(
+        False, description="leave unreadable files out, and count them, instead of refusing"
+    )
     memory_gb: Annotated[float, Field(gt=0)] = Field(1.0, description="larger sets stream from the disk")
-    workers: Annotated[int, Field(ge=1)] | Auto = Field("auto", description="threads that decode streamed images")
+    workers: Annotated[int, Field(ge=1)] | Auto = Field(
+        "auto", description="threads that decode streamed images"
+    )
 
 
 class ModelSection(PartSection):
@@ -66,7 +70,9 @@ class OptimizerSection(PartSection):
     """The update rule, and what surrounds it."""
 
     name: str = Field("adamw", description="an optimizer's name")
-    clip_norm: Annotated[float, Field(ge=0)] = Field(0.0, description="longest gradient, as a 2-norm; 0: no limit")
+    clip_norm: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="longest gradient, as a 2-norm; 0: no limit"
+    )
     accumulate: Annotated[int, Field(ge=1)] = Field(1, description="batches whose gradients make one step")
     average: Fraction = Field(0.0, description="decay of the moving average of the weights (Polyak); 0: none")
 
@@ -81,13 +87,17 @@ class LossSection(Section):
     """What is minimised."""
 
     label_smoothing: Fraction = Field(0.0, description="share of the target spread over all classes")
-    class_weights: Literal["none", "balanced"] = Field("none", description="balanced: rare classes weigh more")
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced: rare classes weigh more"
+    )
 
 
 class StopSection(Section):
     """When training ends; the best weights are kept however it ends."""
 
-    epochs: Annotated[int, Field(ge=1)] | Auto = Field("auto", description="passes over the training part, at most")
+    epochs: Annotated[int, Field(ge=1)] | Auto = Field(
+        "auto", description="passes over the training part, at most"
+    )
     patience: Annotated[int, Field(ge=0)] = Field(
         0, description="evaluations without a better value after which training stops; 0: never"
     )
@@ -106,7 +116,9 @@ class Recipe(Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="decides every random choice")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto, cpu, cuda or mps")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: mixed precision, weights in float32")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="bf16: mixed precision, weights in float32"
+    )
     augment: tuple[str, ...] = Field((), description="random changes of training images, in this order")
     data: DataSection = Field(default_factory=DataSection)
     model: ModelSection = Field(default_factory=ModelSection)
@@ -230,7 +242,7 @@ def validate(layers: Sequence[Layer]) -> Recipe:
     try:
         recipe = Recipe.model_validate(merged)
     except ValidationError as error:
-        problems = [_told(problem) for problem in error.errors()]
+        problems = _told(error.errors())
         wrong = {str(problem["loc"][0]) for problem in error.errors()}
         recipe = Recipe.model_validate({key: item for key, item in merged.items() if key not in wrong})
     for kind in PART_SECTIONS:
@@ -251,15 +263,33 @@ def validate(layers: Sequence[Layer]) -> Recipe:
     return recipe
 
 
-def _told(problem: Any) -> str:
-    """One sentence for one of pydantic's findings."""
-    path = [str(step) for step in problem["loc"] if step not in ("int", "float", "constrained-int")]
-    path = [step for step in path if not step.startswith(("literal[", "function-"))]
-    key = ".".join(path)
-    if problem["type"] == "extra_forbidden":
-        fields: Any = Recipe.model_fields
-        for step in path[:-1]:
-            fields = fields[step].annotation.model_fields
-        hint = nearest(path[-1], fields) or f"; valid are {', '.join(fields)}"
-        return f"{key}: there is no such key{hint}"
-    return f"{key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+def _told(found: Sequence[Any]) -> list[str]:
+    """A sentence a key for pydantic's findings; a key that may be of two types has a finding for each."""
+    sentences: dict[str, list[str]] = {}
+    for problem in found:
+        steps = [step for step in problem["loc"] if isinstance(step, str)]
+        path = [step for step in steps if step in _keys(steps)]
+        key = ".".join(path)
+        if problem["type"] == "extra_forbidden":
+            fields = _fields(path[:-1])
+            hint = nearest(path[-1], fields) or f"; valid are {', '.join(fields)}"
+            sentences.setdefault(f"{key}: there is no such key{hint}", [])
+        else:
+            reason = problem["msg"][0].lower() + problem["msg"][1:]
+            sentences.setdefault(f"{key} = {problem['input']!r}: ", []).append(reason)
+    return [begin + ", or ".join(reasons) for begin, reasons in sentences.items()]
+
+
+def _keys(steps: Sequence[str]) -> Sequence[str]:
+    """The steps of a finding's place that are keys: a key of the recipe, and one of its section."""
+    inside = steps and steps[0] in Recipe.model_fields and _fields(steps[:1])
+    return steps[:2] if inside else steps[:1]
+
+
+def _fields(path: Sequence[str]) -> dict[str, Any]:
+    """The keys of the recipe, or of one of its sections; of a plain value none."""
+    fields: dict[str, Any] = Recipe.model_fields
+    for step in path:
+        section: Any = fields[step].annotation
+        fields = getattr(section, "model_fields", {})
+    return fields

@@ -16,12 +16,12 @@ import torch
 from torch import nn
 
 from .. import __version__
-from ..errors import MemoryLimitError, RunError
+from ..errors import Interrupted, MemoryLimitError, RunError
 from . import checkpoint, given, recipe_text
 from .data import DataOptions, Dataset, Splits, open_data
 from .data.splits import cut, to_json
 from .finish import finish
-from .loop import Loop
+from .loop import Loop, StopNow
 from .progress import Progress, Silent
 from .recipe import Layer, Recipe, file_layer, named_layer, named_recipes, validate
 from .resolve import resolve
@@ -104,6 +104,22 @@ def make_setup(
     return given.prepare(validate([*_named(name, "table"), *layers]), data, model)
 
 
+def read(
+    data: str | Path, recipe: RecipeLike = None, *, settings: Sequence[Layer] = ()
+) -> tuple[Dataset, Splits]:
+    """A data set and its parts, as a training under this recipe would have them.
+
+    Raises:
+        RecipeError: mistakes in the recipe, all at once.
+        DataError: the data cannot be used.
+    """
+    name, layers = _layers(recipe)
+    layers += settings
+    with _memory_told():
+        dataset, splits, _ = _opened(data, validate([*_named(name, "image"), *layers]), name, layers)
+    return dataset, splits
+
+
 def resume(
     run: str | Path, *, model: nn.Module | None = None, data: Any = None, progress: Progress = SILENT
 ) -> Run:
@@ -169,6 +185,12 @@ def _go_on(loop: Loop) -> Run:
         loop.progress.evaluated(row, best=row["epoch"] == loop.state.best_epoch)
     try:
         result = finish(loop, loop.run())
+    except StopNow:
+        raise Interrupted(
+            loop.stop.signum,
+            f"stopped in epoch {loop.state.epoch + 1} at step {loop.state.step}; everything is kept. "
+            f"Go on with: ravine train --resume {folder.path}",
+        ) from None
     finally:
         folder.close()
     loop.progress.end(result, folder.path)
@@ -194,13 +216,21 @@ def _from_source(
     source: str | Path, first: Recipe, name: str | None, layers: list[Layer], model: nn.Module | str | None
 ) -> Setup:
     """Open and cut the data, then make the run with the recipe for their kind."""
-    dataset = open_data(source, options_of(first))
-    recipe = validate([*_named(name, dataset.kind), *layers])
-    splits = cut(dataset, validation=recipe.data.validation, test=recipe.data.test, seed=recipe.seed)
+    dataset, splits, recipe = _opened(source, first, name, layers)
     recipe = resolve(recipe, dataset, splits)
     setup = prepare(recipe, dataset, splits, model if isinstance(model, nn.Module) else None)
     setup.facts = _facts(dataset, splits)
     return setup
+
+
+def _opened(
+    source: str | Path, first: Recipe, name: str | None, layers: list[Layer]
+) -> tuple[Dataset, Splits, Recipe]:
+    """The data as the recipe reads and cuts them, and the recipe for their kind."""
+    dataset = open_data(source, options_of(first))
+    recipe = validate([*_named(name, dataset.kind), *layers])
+    splits = cut(dataset, validation=recipe.data.validation, test=recipe.data.test, seed=recipe.seed)
+    return dataset, splits, recipe
 
 
 def options_of(recipe: Recipe) -> DataOptions:

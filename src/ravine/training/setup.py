@@ -12,13 +12,14 @@ from torch.optim.swa_utils import AveragedModel
 from ..errors import RavineError
 from ..randomness import addressed
 from ..registry import lookup
-from . import feeds, models
+from . import feeds, metrics, models
 from .averaging import moving_average
 from .data.dataset import Dataset, PartName, Splits, Task, outputs_of
 from .feed import Feed
 from .objective import Objective, objective
 from .preprocessing import Preprocessing
 from .recipe import Recipe
+
 
 @dataclass
 class Setup:
@@ -98,9 +99,11 @@ def prepare(recipe: Recipe, dataset: Dataset, splits: Splits, model: nn.Module |
         model: a caller's own network; None makes the recipe's.
 
     Raises:
+        RecipeError: no value is called as the monitored one.
         ModelError: the model cannot be made, or does not fit the data.
         RavineError: the device is missing, or the preprocessing cannot be fitted.
     """
+    metrics.direction(recipe.stop.monitor, dataset.task)
     device = choose_device(recipe.device)
     preprocessing = Preprocessing.fit(dataset, splits, recipe.data.preprocess, seed=recipe.seed)
     outputs = outputs_of(dataset)
@@ -138,7 +141,8 @@ def assemble(
     """Put optimizer, schedule and average around a model and its batches."""
     steps_per_epoch = -(-len(parts["train"]) // recipe.optimizer.accumulate)
     optimizer = lookup("optimizer", recipe.optimizer.name)(
-        [parameter for parameter in model.parameters() if parameter.requires_grad], **recipe.optimizer.settings
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        **recipe.optimizer.settings,
     )
     assert isinstance(recipe.stop.epochs, int)
     schedule = lookup("schedule", recipe.schedule.name)(

@@ -5,8 +5,8 @@ import torch
 from . import watch
 from .data.dataset import outputs_of
 from .models import evaluating
-from .recipe import LossSection
 from .objective import objective
+from .recipe import LossSection
 from .setup import Setup
 
 

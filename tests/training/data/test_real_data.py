@@ -1,5 +1,3 @@
-import time
-
 import torch
 
 from ravine.training.data import open_data
@@ -8,16 +6,13 @@ from ravine.training.data.splits import cut
 
 
 def test_fashion_mnist(real_data):
-    start = time.perf_counter()
     data = open_data(real_data / "fashion-mnist")
-    seconds = time.perf_counter() - start
     assert tuple(data.inputs.shape) == (70_000, 1, 28, 28)
     assert len(data.parts["test"]) == 10_000
     assert torch.bincount(data.targets).tolist() == [7000] * 10
     parts = cut(data, validation=0.1, test=0.1, seed=0)
     assert torch.bincount(data.targets[parts.validation]).tolist() == [600] * 10
     assert parts.test.tolist() == list(range(60_000, 70_000))
-    assert seconds < 3  # 1 s alone on one core
 
 
 def test_cifar10(real_data):
@@ -31,16 +26,13 @@ def test_cifar10(real_data):
 
 
 def test_sign_digits(real_data):
-    start = time.perf_counter()
     data = open_data(real_data / "sign-digits")
-    seconds = time.perf_counter() - start
     assert tuple(data.inputs.shape) == (2062, 3, 64, 64)
     assert data.classes == tuple("0123456789")
     assert any("LICENSE" in note for note in data.notes)
     found = inspect(data, cut(data, validation=0.1, test=0.1, seed=0))
     assert found["unreadable"] == []
     assert found["items"]["total"] == 2062
-    assert seconds < 12  # 2 s alone on one core
 
 
 def test_tiny_shakespeare(real_data):
