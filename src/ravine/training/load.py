@@ -73,7 +73,7 @@ def _made(folder: RunFolder) -> nn.Module:
     recipe = _recipe(folder)
     if recipe.model.name == GIVEN:
         raise RunError(
-            f"{folder.path} was trained on a network from Python; give one of the same shape: load(run, model)"
+            f"{folder.path} was trained on a network from Python; give one of its shape: load(run, model)"
         )
     preprocessing = Preprocessing.load(folder.path)
     outputs = 1 if preprocessing.task == "regression" else len(preprocessing.spec["classes"])
