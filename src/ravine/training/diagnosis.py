@@ -27,7 +27,7 @@ def bad_loss(setup: Setup, inputs: Tensor, epoch: int, step: int, value: float) 
 
 
 def bad_gradient(setup: Setup, epoch: int, step: int) -> NotFiniteError | None:
-    """The length of the gradient is not finite; None where its entries are, and only their squares overflow."""
+    """The gradient's length is not finite; None where its entries are, and only their squares overflow."""
     gradients = (
         (name, weight.grad) for name, weight in setup.model.named_parameters() if weight.grad is not None
     )

@@ -129,7 +129,11 @@ class Recipe(Section):
     log: LogSection = Field(default_factory=LogSection)
 
 
-PART_SECTIONS = {"model": ModelSection, "optimizer": OptimizerSection, "schedule": ScheduleSection}
+PART_SECTIONS: dict[str, type[PartSection]] = {
+    "model": ModelSection,
+    "optimizer": OptimizerSection,
+    "schedule": ScheduleSection,
+}
 
 
 def named_recipes() -> dict[str, str]:

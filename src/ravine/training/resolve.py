@@ -5,7 +5,7 @@ from typing import Any
 
 from . import models, settings
 from .data.dataset import Dataset, Splits
-from .recipe import PART_SECTIONS, ModelSection, Recipe
+from .recipe import PART_SECTIONS, Recipe
 
 
 def resolve(recipe: Recipe, dataset: Dataset, splits: Splits) -> Recipe:
@@ -43,5 +43,4 @@ def _filled(recipe: Recipe, kind: str, model: str) -> Any:
     section = getattr(recipe, kind)
     name = model if kind == "model" else section.name
     implied = {} if kind == "model" and ":" in name else settings.defaults(kind, name)
-    chosen = type(section).model_validate(implied | section.model_dump() | {"name": name})
-    return chosen if isinstance(section, ModelSection) else chosen
+    return type(section).model_validate(implied | section.model_dump() | {"name": name})

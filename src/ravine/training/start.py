@@ -1,4 +1,4 @@
-"""Before time is spent: is what is about to be trained healthy? (T35)"""
+"""A look before time is spent: is what is about to be trained healthy (T35)?"""
 
 import torch
 
