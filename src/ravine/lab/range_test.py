@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count, islice
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -30,8 +31,12 @@ SMOOTHING = 0.8
 DIVERGED = 4.0
 # So many steps in a row that are not finite end the sweep: a lone bad batch does not.
 MOST_BAD = 3
-# A fall counts where it is this many standard deviations of the smoothed noise.
-CLEAR_FALL = 5.0
+# The mean of so many losses in a row, about a decade of rates, is compared with that of the first ones. It
+# is lower where the difference is above so many standard deviations (of the noise alone, which has many
+# places to be low by chance, 1 in 100 sweeps gets there) and above this share of the loss.
+DECADE = 20
+CLEAR = 3.5
+LEAST_FALL = 1e-3
 # The slope at a rate is that of the line through the losses within a third of a decade on each side.
 HALF_WINDOW = 1 / 3
 # Below the rate of the lowest loss, where the next steps already jump about, it is safe by this factor.
@@ -117,11 +122,13 @@ def _sweep(setup: Setup, rates: Sequence[float]) -> list[Row]:
 def _step(setup: Setup, batches: Sequence[Batch]) -> float:
     """One optimizer step; not-a-number, and no step, where the loss or its gradient is not finite."""
     setup.optimizer.zero_grad()
-    total = 0.0
+    total, mixed = 0.0, setup.recipe.precision != "fp32"
     for inputs, targets in batches:
         with setup.autocast():
             outputs = setup.model(inputs)
-        loss = setup.objective(outputs.float(), targets) / len(batches)
+        if mixed:
+            outputs = outputs.float()
+        loss = setup.objective(outputs, targets) / len(batches)
         torch.autograd.backward(loss)
         total += loss.item()
     parameters = [weight for weight in setup.model.parameters() if weight.grad is not None]
@@ -163,10 +170,10 @@ def suggest(rows: Sequence[Row]) -> tuple[float | None, str]:
     smoothed = torch.tensor([row["smoothed"] for row in seen], dtype=torch.float64)
     bottom = int(smoothed.argmin())
     falling = slice(0, bottom + 1)
-    fall = float(smoothed[falling].max() - smoothed[bottom])
-    if fall <= CLEAR_FALL * _smoothed_noise(raw[falling], smoothed[falling]) or bottom < 3:
-        if bottom < len(seen) / 2 and smoothed[-1] > smoothed[0]:
-            return None, "the loss rises from the lowest rate on: sweep lower rates, or look at the model"
+    trend = _trend(raw)
+    if trend == "rises":
+        return None, "the loss rises from the lowest rate on: sweep lower rates, or look at the model"
+    if trend == "flat" or bottom < 3:
         return None, "the loss does not clearly fall at any rate: look at the data and at the model"
     slopes = _slopes(x[falling], smoothed[falling])
     steepest, lowest = 10 ** float(x[int(slopes.argmin())]), 10 ** float(x[bottom])
@@ -175,13 +182,19 @@ def suggest(rows: Sequence[Row]) -> tuple[float | None, str]:
     return rate, f"the loss falls fastest at {steepest:.2g} and is lowest at {lowest:.2g}"
 
 
-def _smoothed_noise(raw: Tensor, smoothed: Tensor) -> float:
-    """The standard deviation that the noise of single losses leaves in their moving average."""
-    if len(raw) < 3:
-        return 0.0
-    # Second differences hardly see the curve; those of white noise have six times its variance.
-    noise = (raw[2:] - 2 * raw[1:-1] + raw[:-2]).abs().median() / (0.6745 * math.sqrt(6))
-    return float(noise) * math.sqrt((1 - SMOOTHING) / (1 + SMOOTHING))
+def _trend(losses: Tensor) -> Literal["falls", "rises", "flat"]:
+    """Whether the losses fall clearly anywhere below those of the first rates, or else end above them."""
+    if len(losses) < 6:
+        return "flat"
+    # Second differences hardly see the curve; those of white noise have six times its variance, and the
+    # median does not mind the last few losses, which blow up.
+    noise = float((losses[2:] - 2 * losses[1:-1] + losses[:-2]).abs().median()) / (0.6745 * math.sqrt(6))
+    length = min(DECADE, len(losses) // 2)
+    means = losses.unfold(0, length, 1).mean(1)
+    clear = max(CLEAR * noise * math.sqrt(2 / length), LEAST_FALL * abs(float(means[0])))
+    if float(means[0] - means.min()) > clear:
+        return "falls"
+    return "rises" if float(means[-1] - means[0]) > clear else "flat"
 
 
 def _slopes(x: Tensor, y: Tensor) -> Tensor:
