@@ -12,6 +12,7 @@ import ravine.optim
 from ravine.optim import base, rules
 from ravine.optim.kernels import fusion
 from ravine.optim.kernels.eager import BLOCK, Surroundings, Update
+from ravine.optim.kernels.packing import SMALL
 from ravine.optim.rule import Rule, rule
 
 EVERY_RULE = [part for part in vars(rules).values() if isinstance(part, Rule)]
@@ -60,7 +61,9 @@ def tensor_like(shape, kind, dtype, seed):
     return value.requires_grad_()
 
 
-shapes = st.sampled_from([(), (0,), (1,), (3,), (17,), (64, 3), (5, 0), (2, 3, 4, 5), (33, 31), (BLOCK + 5,)])
+shapes = st.sampled_from(
+    [(), (0,), (1,), (3,), (17,), (64, 3), (5, 0), (2, 3, 4, 5), (33, 31), (SMALL + 5,), (SMALL - 1,)]
+)
 kinds = st.sampled_from(["plain", "transposed", "channels last", "strided"])
 dtypes = st.sampled_from([torch.float32, torch.float64, torch.bfloat16])
 
@@ -192,10 +195,19 @@ def test_program_equals_its_rule(each, shape):
     assert torch.equal(values[1], gradient)
 
 
-def test_adam_takes_eight_calls():
+def test_adam_takes_nine_calls():
     source = fusion.program(rules.adam, fusion.Shape(False, False, False, False)).__doc__
-    assert len(source.splitlines()) == 9
+    assert len(source.splitlines()) == 1 + 9
     assert ".copy_" not in source
+
+
+def test_square_root_of_the_extremes():
+    """No gradient, no step; an infinite gradient makes the sum infinite and the step not a number."""
+    parameter = torch.nn.Parameter(torch.ones(4))
+    parameter.grad = torch.tensor([0.0, 1e-18, 1e18, float("inf")])
+    ravine.optim.Adagrad([parameter], lr=0.5, eps=1e-30).step()
+    assert parameter[:3].tolist() == pytest.approx([1.0, 0.5, 0.5], rel=1e-6)
+    assert parameter[3].isnan()
 
 
 @rule(state=("a", "b"))
@@ -242,9 +254,9 @@ def test_bfloat16_is_computed_in_float32():
 
 
 def test_gradient_of_another_layout():
-    parameter = tensor_like((BLOCK, 2), "plain", torch.float32, 0)
+    parameter = tensor_like((SMALL, 2), "plain", torch.float32, 0)
     twin = parameter.detach().clone().requires_grad_()
-    gradient = torch.randn(2, BLOCK).T
+    gradient = torch.randn(2, SMALL).T
     parameter.grad, twin.grad = gradient, gradient.contiguous()
     for each in (parameter, twin):
         ravine.optim.Adam([each]).step()

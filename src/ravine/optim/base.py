@@ -15,6 +15,7 @@ from .kernels.packing import Entry, Pack, fits, gather_packs
 from .rule import Rule
 
 Group = dict[str, Any]
+Number = float | Tensor
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 
 
@@ -126,7 +127,7 @@ class RuleOptimizer(Optimizer):
         )
 
     def _step(self, closure: Callable[[], float] | None = None) -> float | None:
-        if "capturable" in self.defaults and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        if "capturable" in self.defaults and torch.cuda.is_initialized():
             self._accelerator_graph_capture_health_check()
         loss = None
         if closure is not None:

@@ -6,8 +6,7 @@ nor on the number of threads.
 
 import functools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,12 +14,12 @@ from torch import Tensor
 from ..rule import Rule, UpdateFunction
 from .fusion import Shape, program
 
-BLOCK = 32768
-"""Elements worked on at a time: a block, its state and the intermediate values stay in the cache."""
+BLOCK = 131072
+"""Elements worked on at a time: few enough that a block and its state stay in the cache from one torch
+call to the next, enough that the calls themselves do not count. Measured: 16 k takes 1.9 times as long."""
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(NamedTuple):
     """What is composed around a rule, in this order.
 
     Attributes:
@@ -42,8 +41,7 @@ def bind(rule: Rule) -> UpdateFunction:
     return rule.bind(sqrt=torch.sqrt, maximum=torch.maximum)
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
+class Update(NamedTuple):
     """One step of a rule in its surroundings, with every number filled in."""
 
     rule: Rule

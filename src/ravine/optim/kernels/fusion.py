@@ -3,7 +3,7 @@
 Run as it is written, Adam is thirteen torch operators, each a pass over memory and a new tensor. Here the
 rule is run once on symbols: scalars gather as text, and a product or quotient of tensors waits until it
 is added to something, because torch can scale, multiply or divide and add in one pass (`add` with alpha,
-`addcmul`, `addcdiv`). What comes out is the source of a small function, eight calls for Adam, that
+`addcmul`, `addcdiv`). What comes out is the source of a small function, nine calls for Adam, that
 overwrites x and the state.
 """
 
@@ -192,8 +192,10 @@ class Term:
 
 
 def _sqrt(value: Any) -> Any:
+    # torch's `sqrt` wakes its threads for any 2,048 elements, which takes longer than the work and waits for
+    # other processes; 1/(1/√v) costs the same, does not, and is right at 0, infinity and not-a-number.
     if isinstance(value, Term):
-        return value.trace.call("sqrt", value.name())
+        return value.trace.call("reciprocal", value.trace.call("rsqrt", value.name()).name())
     return Scalar(f"sqrt({_text(value)})")
 
 

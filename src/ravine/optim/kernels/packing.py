@@ -14,6 +14,9 @@ from torch import Tensor
 
 from .eager import BLOCK, Update, compute_dtype, is_dense
 
+SMALL = 32768
+"""Parameters of fewer elements are packed; for larger ones gathering costs more than it saves."""
+
 Entry = MutableMapping[str, Any]
 """What an optimizer's `state` holds for one parameter."""
 
@@ -21,7 +24,7 @@ Entry = MutableMapping[str, Any]
 def fits(parameter: Tensor) -> bool:
     """Whether a parameter is one for packing: small, plain, without gaps in memory."""
     plain = type(parameter) in (Tensor, torch.nn.Parameter) and parameter.layout is torch.strided
-    return plain and parameter.numel() < BLOCK and is_dense(parameter)
+    return plain and parameter.numel() < SMALL and is_dense(parameter)
 
 
 class Pack:

@@ -1,0 +1,102 @@
+"""Gradient descent with momentum and Nesterov momentum (T1-T3)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ...registry import register
+from .. import rules
+from ..base import Group, Number, Parameters, RuleOptimizer, number
+from ..kernels import eager
+from ..kernels.eager import Surroundings, Update
+from ..rule import Rule
+from .checks import check, check_lr, refuse_sparse_decay
+
+
+@register(
+    "optimizer",
+    "sgd",
+    "gradient descent, with momentum or Nesterov's look-ahead",
+    source="T1-T3; Polyak 1964; Nesterov 1983; Sutskever et al. 2013",
+    suggested={"lr": 0.05, "momentum": 0.9, "nesterov": True},
+)
+class SGD(RuleOptimizer):
+    """Gradient descent (T1), with momentum (T2) or Nesterov momentum (T3), as `torch.optim.SGD`.
+
+    Args:
+        params: parameters, named parameters or groups.
+        lr: learning rate, at least 0.
+        momentum: friction ρ, at least 0; 0 keeps no velocity.
+        dampening: the gradient enters the velocity times (1 − dampening), except the first.
+        weight_decay: L2 penalty λ, at least 0: λ·x is added to the gradient.
+        nesterov: look ahead; needs momentum and no dampening.
+        maximize: climb instead.
+        foreach, fused: accepted; they choose nothing here.
+        differentiable: let autograd see the step.
+
+    Raises:
+        ValueError: a value out of range.
+        RuntimeError: `fused` together with `foreach` or `differentiable`.
+    """
+
+    counts_steps = False
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: Number = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: Number = 0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        check_lr(lr)
+        check("momentum value", momentum)
+        check("weight_decay value", weight_decay)
+        if nesterov and (momentum <= 0 or dampening != 0):
+            raise ValueError("Nesterov momentum requires a momentum and zero dampening")
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "dampening": dampening,
+            "weight_decay": weight_decay,
+            "nesterov": nesterov,
+            "maximize": maximize,
+            "foreach": foreach,
+            "differentiable": differentiable,
+            "fused": fused,
+        }
+        super().__init__(params, defaults)
+
+    def rule(self, group: Group) -> Rule:
+        """T1, T2 or T3."""
+        if group["momentum"] == 0:
+            return rules.gradient_descent
+        return rules.nesterov if group["nesterov"] else rules.momentum
+
+    def hyperparameters(self, group: Group, t: Any) -> Sequence[Any]:
+        """The learning rate, and ρ where there is momentum."""
+        lr = number(group, "lr")
+        return (lr,) if group["momentum"] == 0 else (lr, number(group, "momentum"))
+
+    def surroundings(self, group: Group, lr: Any, *, first: bool) -> Surroundings:
+        """Damping acts on the velocity alone, and not on the first gradient."""
+        damping = 0 if first or group["momentum"] == 0 else group["dampening"]
+        return Surroundings(group["maximize"], number(group, "weight_decay"), damping=damping)
+
+    def check_sparse(self, group: Group) -> None:
+        """Weight decay would move every row."""
+        refuse_sparse_decay(group)
+
+    def step_sparse(self, update: Update, x: Tensor, dx: Tensor, state: list[Tensor]) -> None:
+        """Without momentum the named rows alone move; a velocity moves every row."""
+        if state:
+            eager.step_dense(update, x, dx.to_dense(), state)
+        else:
+            super().step_sparse(update, x, dx, state)
