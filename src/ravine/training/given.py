@@ -12,10 +12,8 @@ from .data.dataset import PartName, Task
 from .feed import Feed, GivenBatches
 from .objective import objective
 from .recipe import ModelSection, Recipe
+from .settings import GIVEN
 from .setup import Setup, assemble, choose_device
-
-# What a recipe says of a network that came as an object.
-GIVEN = "given"
 
 
 def prepare(recipe: Recipe, data: Iterable[Any] | Mapping[str, Iterable[Any]], model: Any) -> Setup:

@@ -8,11 +8,11 @@ from ..errors import RunError
 from ..randomness import addressed
 from . import models
 from .feeds import CONTEXT
-from .given import GIVEN
 from .predict import Predictor
 from .preprocessing import Preprocessing
 from .recipe import Recipe, file_layer, validate
 from .run_folder import RunFolder
+from .settings import GIVEN
 
 
 def load(run: str | Path, model: nn.Module | None = None) -> nn.Module:

@@ -74,7 +74,7 @@ class Loop:
         self.progress = progress
         self.stop = stop
         self.state = State()
-        self.best: dict[str, Tensor] = {}
+        self.best = checkpoint.clone(setup.judged.state_dict())
         self.notices: list[dict[str, str]] = []
         self.parameters = [parameter for parameter in setup.model.parameters() if parameter.requires_grad]
         self.pending: list[tuple[Tensor, Tensor]] = []
@@ -265,11 +265,12 @@ class Loop:
         self.save_when_due(time.perf_counter())
 
     def keep_good_weights(self) -> None:
-        """After numbers went bad: the best weights so far, or the last ones while they are finite."""
+        """After numbers went bad: the best weights so far; before any evaluation the last finite ones."""
         self.folder.flush()
         last = self.setup.judged.state_dict()
-        if self.best or watch.first_not_finite(last.items()) is None:
-            self.folder.write_tensors("model.safetensors", self.best or last)
+        if self.state.best_value is None and watch.first_not_finite(last) is None:
+            self.best = checkpoint.clone(last)
+        self.folder.write_tensors("model.safetensors", self.best)
 
     def poll(self) -> None:
         """Stop when a signal asked for it."""
@@ -287,8 +288,7 @@ class Loop:
         started = time.perf_counter()
         self.fold()
         self.folder.flush()
-        if self.best:
-            self.folder.write_tensors("model.safetensors", self.best)
+        self.folder.write_tensors("model.safetensors", self.best)
         tensors, state = self.snapshot()
         checkpoint.save(self.folder.checkpoints, self.state.step, tensors, state)
         self.saved_at = time.perf_counter()

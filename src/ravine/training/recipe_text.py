@@ -28,7 +28,7 @@ def _section(kind: str, section: Any) -> list[str]:
     lines = [_line(key, getattr(section, key), _comment(section, key)) for key in _plain(section)]
     if kind not in PART_SECTIONS:
         return lines
-    builtin = section.name != "auto" and ":" not in section.name
+    builtin = settings.is_registered(kind, section.name)
     meanings: Mapping[str, str] = settings.descriptions(kind, section.name) if builtin else {}
     chosen = (settings.defaults(kind, section.name) if builtin else {}) | section.settings
     return lines + [_line(key, value, meanings.get(key, "")) for key, value in chosen.items()]

@@ -22,6 +22,15 @@ WIRING = {
 }
 
 
+# What the recipe of a run on a network from Python says in place of a model's name.
+GIVEN = "given"
+
+
+def is_registered(kind: str, name: str) -> bool:
+    """Whether a part comes from the registry; a model may also be `auto`, given, or the user's factory."""
+    return kind != "model" or not (name in ("auto", GIVEN) or ":" in name)
+
+
 def parameters(kind: str, name: str) -> dict[str, inspect.Parameter]:
     """The settings that a part takes, in the order of its signature."""
     part = registry.lookup(kind, name)
@@ -44,10 +53,10 @@ def defaults(kind: str, name: str) -> dict[str, Any]:
 def problems(kind: str, name: str, given: Mapping[str, Any], reserved: Sequence[str] = ()) -> list[str]:
     """What is wrong with a part's name and settings: a sentence each, none where all is well.
 
-    `reserved`: the section's own keys, for the nearest valid name. A part made by the user
-    (package.module:factory) and `auto` are checked when the model is made.
+    `reserved`: the section's own keys, for the nearest valid name. A model that is not registered is
+    checked when it is made.
     """
-    if kind == "model" and (name == "auto" or ":" in name):
+    if not is_registered(kind, name):
         return []
     if name not in registry.names(kind):
         hint = nearest(name, registry.names(kind)) or f"; valid are {', '.join(registry.names(kind))}"
