@@ -61,7 +61,13 @@ class RunFolder:
             RunError: there is no run at `path`.
         """
         if not (path / "recipe.toml").is_file():
-            reason = "holds no recipe.toml" if path.is_dir() else "does not exist"
+            reason = (
+                "holds no recipe.toml"
+                if path.is_dir()
+                else "is a file"
+                if path.exists()
+                else "does not exist"
+            )
             raise RunError(f"{path} is no run folder: it {reason}")
         return cls(path)
 

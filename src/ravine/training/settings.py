@@ -105,10 +105,12 @@ def _impossible(kind: str, name: str, given: Mapping[str, Any]) -> list[str]:
 
 
 def descriptions(kind: str, name: str) -> dict[str, str]:
-    """What each setting means: the lines of the `Args:` section of the part's docstring."""
-    text = inspect.getdoc(registry.lookup(kind, name)) or ""
-    section = re.search(r"^Args:\n(.*?)(?:\n\S|\Z)", text, flags=re.DOTALL | re.MULTILINE)
-    if section is None:
-        return {}
-    found = re.findall(r"^ {4}(\w+)[^:\n]*: (.*(?:\n {8}.*)*)", section[1], flags=re.MULTILINE)
-    return {key: " ".join(meaning.split()) for key, meaning in found}
+    """What each setting means: from the `Args:` or `Attributes:` of the part's docstring or its bases'."""
+    part = registry.lookup(kind, name)
+    found: dict[str, str] = {}
+    for base in reversed(inspect.getmro(part)) if inspect.isclass(part) else (part,):
+        text = inspect.cleandoc(base.__doc__ or "")
+        for section in re.findall(r"^(?:Args|Attributes):\n((?: .*\n?|\n)*)", text, flags=re.MULTILINE):
+            for key, meaning in re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, flags=re.MULTILINE):
+                found[key] = " ".join(meaning.split())
+    return found

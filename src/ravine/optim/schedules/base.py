@@ -1,5 +1,6 @@
 """What every schedule shares: closed form, warm-up, durations, drawing."""
 
+from abc import ABC, abstractmethod
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from .durations import Duration, parse_duration
 
 
 @dataclass(eq=False, repr=False)
-class Schedule(LRScheduler):
+class Schedule(LRScheduler, ABC):
     """A learning rate that follows a formula of the step: lr = factor(step) · initial lr.
 
     Stepped once after each step of the optimizer. The factor depends on the step's number alone, so a
@@ -52,9 +53,9 @@ class Schedule(LRScheduler):
     def settle(self) -> None:
         """Check the settings and turn durations into steps."""
 
+    @abstractmethod
     def shape(self, step: int) -> float:
         """The factor `step` steps after the warm-up."""
-        raise NotImplementedError
 
     def factor(self, step: int) -> float:
         """The factor at a step, counted from 0: what the initial rates are multiplied by."""

@@ -29,7 +29,12 @@ class Constant(Schedule):
 @register("schedule", "step", "times gamma every so often, for example half every few epochs", source="T8")
 @dataclass(eq=False, repr=False, kw_only=True)
 class Step(Schedule):
-    """factor = gamma^⌊n / every⌋ with n counted from the start of training. torch: `StepLR`."""
+    """factor = gamma^⌊n / every⌋ with n counted from the start of training. torch: `StepLR`.
+
+    Attributes:
+        every: how long each stair is.
+        gamma: what the rate is multiplied by at each.
+    """
 
     every: Duration = "20%"
     gamma: float = 0.5
@@ -47,7 +52,12 @@ class Step(Schedule):
 @register("schedule", "multistep", "times gamma at each milestone", source="T8")
 @dataclass(eq=False, repr=False, kw_only=True)
 class MultiStep(Schedule):
-    """factor = gamma^(milestones passed), counted from the start of training. torch: `MultiStepLR`."""
+    """factor = gamma^(milestones passed), counted from the start of training. torch: `MultiStepLR`.
+
+    Attributes:
+        milestones: when the rate drops.
+        gamma: what it is multiplied by at each.
+    """
 
     milestones: Sequence[Duration] = ("50%", "75%")
     gamma: float = 0.1
@@ -68,7 +78,12 @@ class MultiStep(Schedule):
 @register("schedule", "exponential", "α₀·e^(−kt), t counted in units of `every`", source="T8")
 @dataclass(eq=False, repr=False, kw_only=True)
 class Exponential(Schedule):
-    """factor = e^(−k·step/every). torch: `ExponentialLR` with gamma = e^(−k)."""
+    """factor = e^(−k·step/every). torch: `ExponentialLR` with gamma = e^(−k).
+
+    Attributes:
+        k: how fast the rate falls.
+        every: the unit of time.
+    """
 
     k: float = 0.1
     every: Duration = "1 epoch"
@@ -86,7 +101,12 @@ class Exponential(Schedule):
 @register("schedule", "1/t", "α₀/(1 + kt), t counted in units of `every`", source="T8")
 @dataclass(eq=False, repr=False, kw_only=True)
 class Inverse(Schedule):
-    """factor = 1/(1 + k·step/every)."""
+    """factor = 1/(1 + k·step/every).
+
+    Attributes:
+        k: how fast the rate falls.
+        every: the unit of time.
+    """
 
     k: float = 0.1
     every: Duration = "1 epoch"
@@ -109,7 +129,11 @@ class Inverse(Schedule):
 )
 @dataclass(eq=False, repr=False, kw_only=True)
 class Cosine(Schedule):
-    """factor = final + (1 − final)·(1 + cos(π·step/length))/2. torch: `CosineAnnealingLR`."""
+    """factor = final + (1 − final)·(1 + cos(π·step/length))/2. torch: `CosineAnnealingLR`.
+
+    Attributes:
+        final: share of the rate that is left at the end.
+    """
 
     final: float = 0.0
 
@@ -126,7 +150,11 @@ class Cosine(Schedule):
 @register("schedule", "linear", "down to `final` along a straight line")
 @dataclass(eq=False, repr=False, kw_only=True)
 class Linear(Schedule):
-    """factor = 1 − (1 − final)·step/length. torch: `LinearLR` from 1 to `final`."""
+    """factor = 1 − (1 − final)·step/length. torch: `LinearLR` from 1 to `final`.
+
+    Attributes:
+        final: share of the rate that is left at the end.
+    """
 
     final: float = 0.0
 
@@ -143,7 +171,12 @@ class Linear(Schedule):
 @register("schedule", "polynomial", "down to `final` as (1 − t)^power")
 @dataclass(eq=False, repr=False, kw_only=True)
 class Polynomial(Schedule):
-    """factor = final + (1 − final)·(1 − step/length)^power. torch: `PolynomialLR`, whose `final` is 0."""
+    """factor = final + (1 − final)·(1 − step/length)^power. torch: `PolynomialLR`, whose `final` is 0.
+
+    Attributes:
+        power: 1 is a straight line, more falls sooner.
+        final: share of the rate that is left at the end.
+    """
 
     power: float = 2.0
     final: float = 0.0
@@ -168,7 +201,11 @@ class Polynomial(Schedule):
 )
 @dataclass(eq=False, repr=False, kw_only=True)
 class InverseSqrt(Schedule):
-    """factor = 1/√(1 + step/timescale); with the default timescale, the warm-up, this is √(warmup/n)."""
+    """factor = 1/√(1 + step/timescale); with the default timescale, the warm-up, this is √(warmup/n).
+
+    Attributes:
+        timescale: how long it takes until the rate is 1/√2; by default as long as the warm-up.
+    """
 
     timescale: Duration | None = None
 
@@ -193,6 +230,12 @@ class OneCycle(Schedule):
     """From `start` up to 1 in `rise`, then down to `final`. The optimizer's rate is the peak.
 
     torch: `OneCycleLR` with start = 1/div_factor and final = start/final_div_factor.
+
+    Attributes:
+        rise: how long the rate rises.
+        start: share of the rate to begin with.
+        final: share of the rate that is left at the end.
+        anneal: "cosine" or "linear".
     """
 
     rise: Duration = "30%"
@@ -233,7 +276,13 @@ class OneCycle(Schedule):
 )
 @dataclass(eq=False, repr=False, kw_only=True)
 class CosineRestarts(Schedule):
-    """From 1 to `final` along half a cosine, again and again. torch: `CosineAnnealingWarmRestarts`."""
+    """From 1 to `final` along half a cosine, again and again. torch: `CosineAnnealingWarmRestarts`.
+
+    Attributes:
+        period: how long the first fall takes.
+        growth: each further one takes so many times as long, at least 1.
+        final: share of the rate at the end of each.
+    """
 
     period: Duration = "25%"
     growth: float = 1.0
