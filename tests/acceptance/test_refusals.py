@@ -80,6 +80,7 @@ def test_a_run_folder_that_is_in_the_way(ravine, tmp_path):
 def test_runs_that_are_none(refused, tmp_path):
     assert "nowhere is no run folder: it does not exist" in refused("train", "--resume", "nowhere")
     assert "holds no recipe.toml" in refused("train", "--resume", tmp_path)
+    assert "is a file" in refused("train", "--resume", __file__)
     assert "nowhere is no run folder" in refused("predict", "nowhere", "new.csv")
     assert "nowhere is no run folder" in refused("export", "nowhere", "model.pt2")
     assert "nowhere" in refused("report", "nowhere")

@@ -95,3 +95,4 @@ def test_a_reader_that_leaves_is_no_error():
     with subprocess.Popen([PROGRAM, "recipe"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()  # before anything is written
         assert process.stderr.read() == b""
+    assert process.returncode == 0
