@@ -49,7 +49,7 @@ class MemoryLimitError(RavineError):
     exit_code = 4
 
 
-class Interrupted(RavineError):
+class Interrupted(RavineError):  # noqa: N818 - it is a request, no error
     """A signal asked the run to stop; what was trained is in a checkpoint."""
 
     def __init__(self, signum: int, message: str) -> None:

@@ -20,6 +20,7 @@ from .progress import Progress
 from .run_folder import RunFolder
 from .setup import Setup
 from .signals import StopRequest
+from .tensorboard import Board
 
 TICK_SECONDS = 0.2
 # Checkpoints may take at most this share of the time, however large the model.
@@ -81,6 +82,7 @@ class Loop:
         self.saved_at = self.ticked_at = time.perf_counter()
         self.saving_took = 0.0
         self.rate = 0.0
+        self.board: Board | None = None
 
     def look(self) -> None:
         """Tell whether what is about to be trained is healthy; what is found goes into `result.json` too."""
@@ -104,6 +106,8 @@ class Loop:
         """
         stop, state = self.setup.recipe.stop, self.state
         assert isinstance(stop.epochs, int)
+        if self.setup.recipe.log.tensorboard:
+            self.board = Board(self.folder.path, state.step + 1)
         try:
             while state.epoch < stop.epochs and not (stop.patience and state.waited >= stop.patience):
                 self.train_epoch()
@@ -114,6 +118,9 @@ class Loop:
         except NotFiniteError:
             self.keep_good_weights()
             raise
+        finally:
+            if self.board is not None:
+                self.board.close()
         self.save()
         if state.epoch == stop.epochs:
             return f"reached {state.epoch} epochs"
@@ -258,6 +265,8 @@ class Loop:
             state.waited += 1
         self.folder.append_row(row)
         self.progress.evaluated(row, best)
+        if self.board is not None:
+            self.board.evaluated(row)
         state.rows += 1
         state.epoch += 1
         state.batch = state.seen = state.correct = 0

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 from ..errors import RavineError
 from ..randomness import addressed
 from ..registry import lookup
-from . import feeds, metrics, models
+from . import feeds, metrics, models, tensorboard
 from .averaging import moving_average
 from .data.dataset import Dataset, PartName, Splits, Task, outputs_of
 from .feed import Feed
@@ -138,7 +138,13 @@ def assemble(
     parts: dict[PartName, Feed],
     loss: Objective,
 ) -> Setup:
-    """Put optimizer, schedule and average around a model and its batches."""
+    """Put optimizer, schedule and average around a model and its batches.
+
+    Raises:
+        RavineError: TensorBoard was asked for and is not installed.
+    """
+    if recipe.log.tensorboard:
+        tensorboard.require()
     steps_per_epoch = -(-len(parts["train"]) // recipe.optimizer.accumulate)
     optimizer = lookup("optimizer", recipe.optimizer.name)(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
