@@ -62,7 +62,7 @@ def kills(folder: Path, seed: int, most: int) -> dict[str, object]:
     killed = 0
     for _ in range(most):
         process = child(lambda: begin_or_resume(folder))
-        in_checkpoint, latest = chance.random() < 0.5, time.monotonic() + 10
+        in_checkpoint, latest = chance.random() < 0.5, time.monotonic() + 2
         moment = time.monotonic() + chance.uniform(0.05, 0.9)
         while time.monotonic() < (latest if in_checkpoint else moment):
             if (

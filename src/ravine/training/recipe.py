@@ -98,6 +98,7 @@ class StopSection(Section):
     epochs: Annotated[int, Field(ge=1)] | Auto = Field(
         "auto", description="passes over the training part, at most"
     )
+    effort: Annotated[float, Field(gt=0)] = Field(1.0, description="times the epochs that auto chooses")
     patience: Annotated[int, Field(ge=0)] = Field(
         0, description="evaluations without a better value after which training stops; 0: never"
     )
@@ -115,7 +116,9 @@ class Recipe(Section):
     """Every setting of a run."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="decides every random choice")
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto, cpu, cuda or mps")
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto, cpu, cuda, cuda:NUMBER or mps"
+    )
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="bf16: mixed precision, weights in float32"
     )
@@ -280,6 +283,8 @@ def _told(found: Sequence[Any]) -> list[str]:
             sentences.setdefault(f"{key}: there is no such key{hint}", [])
         else:
             reason = problem["msg"][0].lower() + problem["msg"][1:]
+            if problem["type"] == "string_pattern_mismatch":
+                reason = f"valid are {_fields(path[:-1])[path[-1]].description}"
             sentences.setdefault(f"{key} = {problem['input']!r}: ", []).append(reason)
     return [begin + ", or ".join(reasons) for begin, reasons in sentences.items()]
 

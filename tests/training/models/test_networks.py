@@ -207,6 +207,16 @@ def test_the_paper_s_resnet_20_has_its_number_of_parameters():
     )
 
 
+@pytest.mark.parametrize("downsample", ["pool", "stride"])
+@pytest.mark.parametrize("ending", ["mean", "flatten"])
+@pytest.mark.parametrize("size", [5, 7, 8, 28])
+def test_the_cnn_halves_odd_sizes_both_ways(downsample, ending, size):
+    network = make("cnn", (1, size, size), 4, {"width": 4, "downsample": downsample, "ending": ending})
+    assert network(torch.randn(2, 1, size, size)).shape == (2, 4)
+    pools = [module for module in network.modules() if isinstance(module, torch.nn.MaxPool2d)]
+    assert bool(pools) == (downsample == "pool")
+
+
 def test_small_images_go_through_the_cnn_whatever_its_depth():
     assert make("cnn", (1, 3, 5), 4, {"depth": 4})(torch.randn(2, 1, 3, 5)).shape == (2, 4)
 

@@ -53,7 +53,7 @@ def read_arrays(path: Path, options: DataOptions) -> Dataset:
         if y is None:
             raise DataError(
                 f"{path} has {x!r} but no answers for it: call them y{x[1:] if x[0] in 'xX' else ''}"
-                f"{nearest(names[0], found)}, or name them with target. It has {', '.join(found)}."
+                f"{nearest(names[0], found)}, or name them with data.target. It has {', '.join(found)}."
             )
         if len(found[x]) != len(found[y]):
             raise DataError(f"{path}: {x!r} has {len(found[x])} items but {y!r} has {len(found[y])}.")

@@ -138,7 +138,7 @@ def _find(root: Path) -> tuple[list[Labelled], list[str]]:
     notes = []
     if ignored:
         listed = ", ".join(sorted(ignored)[:3]) + (", ..." if len(ignored) > 3 else "")
-        notes.append(f"{sum(ignored.values())} files that are no images were left out ({listed})")
+        notes.append(f"left out, as they are no images: {sum(ignored.values())} ({listed})")
     return found, notes
 
 

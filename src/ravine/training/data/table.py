@@ -209,7 +209,7 @@ def _target_column(names: Sequence[str], wanted: str, path: Path) -> tuple[str, 
         return wanted, []
     usual = {name.lower(): name for name in reversed(names)}
     chosen = next((usual[name] for name in USUAL_TARGETS if name in usual), names[-1])
-    return chosen, [f"the column {chosen!r} is taken as the target; name another one with target"]
+    return chosen, [f"the column {chosen!r} is taken as the target; name another one with data.target"]
 
 
 def _answers(cells: Any, target: str, path: Path) -> npt.NDArray[Any]:
