@@ -3,6 +3,7 @@
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from ravine.randomness import address_seed, addressed, generator, seed_noise
 
 address = st.lists(st.one_of(st.integers(0, 10**6), st.text(max_size=8)), max_size=4)

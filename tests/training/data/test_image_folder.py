@@ -70,7 +70,7 @@ def test_files_that_are_no_images_are_left_out_with_a_note(folder):
     (folder / ".git").mkdir()
     data = open_data(folder)
     assert len(data.targets) == 7
-    assert any("3 files that are no images" in note and "LICENSE" in note for note in data.notes)
+    assert any("no images: 3" in note and "LICENSE" in note for note in data.notes)
 
 
 def test_an_empty_class_folder_is_refused(folder):

@@ -46,7 +46,8 @@ def test_settings_are_plain_and_described_in_one_line_each(name):
     for key, parameter in inspect.signature(network).parameters.items():
         assert f"\n    {key}: " in documented
         if parameter.kind is parameter.KEYWORD_ONLY:
-            assert typing.get_type_hints(network)[key] in plain
+            hint = typing.get_type_hints(network)[key]
+            assert hint in plain or typing.get_origin(hint) is typing.Literal
             assert parameter.default is not parameter.empty
     assert all("\n" not in entry.description for entry in entries("model"))
 

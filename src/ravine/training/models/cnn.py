@@ -39,7 +39,7 @@ def cnn(
         outputs: number of classes, or 1 for a value.
         width: channels of the first stage; they double with each stage.
         depth: number of stages.
-        downsample: pool halves by 2x2 max pooling; stride by the convolution itself, for a quarter of the work.
+        downsample: pool halves by 2x2 max pooling; stride in the convolution, at a quarter of the work.
         ending: the head sees each channel's mean, or flatten: every pixel of the last maps.
         activation: what ends each stage.
         normalization: what stands before each activation.
