@@ -38,7 +38,8 @@ def child(work: Callable[[], object]) -> int:
         try:
             work()
         except RavineError as error:
-            print(error, file=sys.stderr, flush=True)
+            sys.stderr.write(f"{error}\n")
+            sys.stderr.flush()
             os._exit(error.exit_code)
         os._exit(0)
     return process
@@ -65,11 +66,8 @@ def kills(folder: Path, seed: int, most: int) -> dict[str, object]:
         in_checkpoint, latest = chance.random() < 0.5, time.monotonic() + 2
         moment = time.monotonic() + chance.uniform(0.05, 0.9)
         while time.monotonic() < (latest if in_checkpoint else moment):
-            if (
-                in_checkpoint
-                and any(folder.glob("checkpoints/.step-*"))
-                or os.waitid(os.P_PID, process, PEEK)
-            ):
+            caught = in_checkpoint and any(folder.glob("checkpoints/.step-*"))
+            if caught or os.waitid(os.P_PID, process, PEEK):
                 break
         os.kill(process, signal.SIGKILL)
         if code_of(process) == 0:
@@ -98,11 +96,10 @@ def main() -> None:
     action, folder, seed, most = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     torch.set_num_threads(1)
     if action == "whole":
-        print(json.dumps({"code": code_of(child(lambda: begin_or_resume(folder)))}))
-    elif action == "kills":
-        print(json.dumps(kills(folder, seed, most)))
+        told: dict[str, object] = {"code": code_of(child(lambda: begin_or_resume(folder)))}
     else:
-        print(json.dumps(full_disk(folder)))
+        told = kills(folder, seed, most) if action == "kills" else full_disk(folder)
+    json.dump(told, sys.stdout)
 
 
 if __name__ == "__main__":

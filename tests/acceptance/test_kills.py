@@ -1,4 +1,4 @@
-"""Real kills at random moments, a disk that gets full: nothing is lost, and a resumed run is bit-identical."""
+"""Real kills at random moments, a full disk: nothing is lost, and a resumed run is bit-identical."""
 
 import json
 import os
