@@ -75,3 +75,11 @@ def test_no_move_is_the_same_image():
 
 def test_both_are_registered():
     assert {"flip", "shift"} <= set(registry.names("augmentation"))
+
+
+@pytest.mark.parametrize(("side", "most"), [(8, 1), (28, 1), (64, 2)])
+def test_by_default_images_move_by_a_small_share_of_their_size(side, most):
+    batch = torch.zeros(500, 1, side, side)
+    batch[:, 0, side // 2, side // 2] = 1
+    moved = shift(batch, generator(0, "shift")).nonzero()[:, 2:] - side // 2
+    assert (moved.min(), moved.max()) == (-most, most)

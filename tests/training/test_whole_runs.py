@@ -43,7 +43,7 @@ def wine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_is_complete_and_readable_without_ravine(wine: Path) -> None:
     assert {path.name for path in wine.iterdir()} == {
-        "recipe.toml", "environment.json", "splits.json", "preprocessing.json", "metrics.jsonl",
+        "recipe.toml", "environment.json", "splits.json", "schedule.json", "preprocessing.json", "metrics.jsonl",
         "checkpoints", "model.safetensors", "predictions.safetensors", "result.json",
     }  # fmt: skip
     result = json.loads((wine / "result.json").read_text())
@@ -78,6 +78,22 @@ def test_the_kept_weights_are_the_best_by_the_monitor(tmp_path: Path) -> None:
     losses = [row["validation.loss"] for row in rows]
     assert run.result["best_epoch"] == 1 + losses.index(min(losses))
     assert run.result["validation"]["loss"] == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_the_planned_rates_are_those_that_were_used(wine: Path) -> None:
+    plan = json.loads((wine / "schedule.json").read_text())
+    rows = [json.loads(line) for line in (wine / "metrics.jsonl").read_text().splitlines()]
+    planned = dict(zip(plan["step"], plan["lr"], strict=True))
+    assert [planned[row["step"]] for row in rows[:-1]] == pytest.approx([row["lr"] for row in rows[:-1]])
+    assert max(plan["step"]) == rows[-1]["step"] - 1
+
+
+def test_the_callers_random_stream_stays_as_it_was(tmp_path: Path) -> None:
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    runs.train(None, "wine", settings=[FAST, {"model": {"dropout": 0.5}}], out=tmp_path / "run")
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_patience_counts_evaluations_and_says_so(tmp_path: Path) -> None:

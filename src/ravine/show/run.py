@@ -3,7 +3,7 @@
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ class Run:
         environment: `environment.json`.
         preprocessing: `preprocessing.json`.
         rows: the lines of `metrics.jsonl`, in their order.
+        planned_rates: `schedule.json`: `step` and `lr`; empty where there is none.
         result: `result.json`; empty for a run that has not finished.
     """
 
@@ -38,6 +39,7 @@ class Run:
     preprocessing: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]]
     result: Mapping[str, Any]
+    planned_rates: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:
@@ -176,6 +178,7 @@ def read_run(folder: Path | str) -> Run:
         preprocessing=_table(folder / "preprocessing.json"),
         rows=_lines(folder / "metrics.jsonl"),
         result=_table(folder / "result.json"),
+        planned_rates=_table(folder / "schedule.json"),
     )
 
 

@@ -24,19 +24,22 @@ def flip(batch: Tensor, generator: torch.Generator) -> Tensor:
     return both.index_select(0, (2 * torch.arange(len(batch)) + mirrored).to(batch.device))
 
 
-@register("augmentation", "shift", "move each image by up to `pixels` in each direction, zeros moving in")
-def shift(batch: Tensor, generator: torch.Generator, pixels: int = 2) -> Tensor:
+@register("augmentation", "shift", "move each image a little in each direction, zeros moving in")
+def shift(batch: Tensor, generator: torch.Generator, pixels: int | None = None) -> Tensor:
     """Move each image of a batch by its own whole number of pixels, zeros moving in.
 
     Args:
         batch: images (N, C, H, W).
         generator: of the CPU.
-        pixels: the most by which an image moves, up or down and left or right, each uniformly.
+        pixels: the most by which an image moves, up or down and left or right, each uniformly; by
+            default 1 for every 28 pixels of its shorter side, at least 1.
 
     Returns:
         A new batch of the same shape and type.
     """
     count, channels, height, width = batch.shape
+    if pixels is None:
+        pixels = max(1, round(min(height, width) / 28))
     down, right = torch.randint(2 * pixels + 1, (2, count), generator=generator)
     padded = F.pad(batch, (pixels,) * 4).contiguous()
     item, plane, row, _ = padded.stride()

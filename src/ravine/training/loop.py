@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ..errors import NotFiniteError
 from ..randomness import seed_noise
@@ -25,6 +26,7 @@ from .tensorboard import Board
 TICK_SECONDS = 0.2
 # Checkpoints may take at most this share of the time, however large the model.
 CHECKPOINT_SHARE = 0.05
+LOSS_UNIT = 2.0**-24
 # Up to here joining all gradients is quicker than a norm for each.
 FEW_ENTRIES = 100_000
 
@@ -41,7 +43,8 @@ class State:
         best_value: of the monitored value; None before the first evaluation.
         best_epoch: when it was reached, counted from 1.
         waited: evaluations since.
-        loss_sum: of the training losses of this epoch, each times its items.
+        loss_sum: of the objective over this epoch, each batch times its items.
+        loss_units: of the plain cross-entropy of this epoch's items, in units of `LOSS_UNIT` (classification).
         correct: right predictions of this epoch.
         seen: items of this epoch.
         norm: the length of the last gradient.
@@ -57,6 +60,7 @@ class State:
     best_epoch: int = 0
     waited: int = 0
     loss_sum: float = 0.0
+    loss_units: int = 0
     correct: int = 0
     seen: int = 0
     norm: float = 0.0
@@ -140,6 +144,7 @@ class Loop:
         mixed = recipe.precision != "fp32"
         autocast = setup.autocast()
         last, started, seen = len(feed), time.perf_counter(), state.seen
+        saving = state.seconds["checkpoints"]
         model.train()
         for inputs, targets in feed.epoch(state.epoch, start=state.batch):
             seed_noise(recipe.seed, "noise", state.epoch, state.batch, device=setup.device)
@@ -184,12 +189,12 @@ class Loop:
                 state.ratios = watch.update_ratios(before, watch.snapshot(model))
             now = time.perf_counter()
             if self.stop.signum or now - self.ticked_at > TICK_SECONDS:
-                self.between_steps(value, now, started)
-        took = time.perf_counter() - started
+                self.between_steps(value, now, started, state.seen - seen)
+        took = time.perf_counter() - started - (state.seconds["checkpoints"] - saving)
         state.seconds["training"] += took
         self.rate = (state.seen - seen) / took
 
-    def between_steps(self, loss: float, now: float, started: float) -> None:
+    def between_steps(self, loss: float, now: float, started: float, seen: int) -> None:
         """What is due every fraction of a second: tell, stop when asked, save when it is time."""
         state, feed = self.state, self.setup.feeds["train"]
         self.fold()
@@ -197,7 +202,6 @@ class Loop:
             raise StopNow
         self.ticked_at = now
         done = self.state.epoch * len(feed) + state.batch
-        rate = state.seen / (now - started) if now > started else 0.0
         epochs = self.setup.recipe.stop.epochs
         assert isinstance(epochs, int)
         spent = sum(state.seconds.values()) - state.seconds["start"] + now - started
@@ -208,7 +212,7 @@ class Loop:
                 "steps_per_epoch": self.setup.steps_per_epoch,
                 "loss": loss,
                 "lr": self.setup.optimizer.param_groups[0]["lr"],
-                "samples_per_second": rate,
+                "samples_per_second": seen / max(now - started, 1e-9),
                 "seconds": spent,
                 "seconds_left": spent * (epochs * len(feed) - done) / max(done, 1),
             }
@@ -216,10 +220,16 @@ class Loop:
         self.save_when_due(now)
 
     def fold(self) -> None:
-        """Count the right predictions that wait to be counted (integers: the order does not matter)."""
+        """Count the predictions that wait: how many are right, and their plain cross-entropy.
+
+        So the training loss compares with the validation loss, without label smoothing or class weights.
+        In whole numbers, because it must not matter after which batches this is called.
+        """
         if self.pending:
             outputs = torch.cat([outputs for outputs, _ in self.pending])
             targets = torch.cat([targets for _, targets in self.pending])
+            losses = functional.cross_entropy(outputs, targets, reduction="none").double()
+            self.state.loss_units += int((losses / LOSS_UNIT).round().long().sum())
             self.state.correct += int((outputs.argmax(1) == targets).sum())
         self.pending.clear()
 
@@ -237,6 +247,7 @@ class Loop:
             "train.loss": state.loss_sum / state.seen,
         }
         if setup.task == "classification":
+            row["train.loss"] = state.loss_units * LOSS_UNIT / state.seen
             row["train.accuracy"] = state.correct / state.seen
         if "validation" in setup.feeds:
             with setup.autocast():
@@ -248,7 +259,9 @@ class Loop:
         row["gradient_norm"] = state.norm
         row["update_ratio"] = watch.median_ratio(state.ratios)
         row["update_ratios"] = state.ratios
-        if state.epoch == 0 and (notice := watch.ratio_notice(state.ratios)):
+        group = setup.optimizer.param_groups[0]
+        settled = group["lr"] < 0.1 * group["initial_lr"]  # small steps are meant at a schedule's ends
+        if state.epoch == 0 and not settled and (notice := watch.ratio_notice(state.ratios)):
             self.notice(notice)
         state.seconds["evaluation"] += time.perf_counter() - started
         return row
@@ -269,7 +282,7 @@ class Loop:
             self.board.evaluated(row)
         state.rows += 1
         state.epoch += 1
-        state.batch = state.seen = state.correct = 0
+        state.batch = state.seen = state.correct = state.loss_units = 0
         state.loss_sum = 0.0
         self.save_when_due(time.perf_counter())
 

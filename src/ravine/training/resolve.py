@@ -7,8 +7,10 @@ from . import models, settings
 from .data.dataset import Dataset, Splits
 from .recipe import PART_SECTIONS, Recipe
 
-# Epochs for a training part of one item, as it were: 20 for 50,000 items, 140 for 1,000.
-EPOCHS = 4400
+# Epochs for a training part of one item, as it were: 20 for 50,000 items.
+EPOCHS, FEWEST_EPOCHS, MOST_EPOCHS = 4400, 5, 60
+# Pixels of a batch: what a network keeps of each for the backward pass is what fills the memory.
+MOST_PIXELS = 2**21
 
 
 def resolve(recipe: Recipe, dataset: Dataset, splits: Splits) -> Recipe:
@@ -25,8 +27,11 @@ def resolve(recipe: Recipe, dataset: Dataset, splits: Splits) -> Recipe:
     batch_size, epochs, image_size = recipe.data.batch_size, recipe.stop.epochs, recipe.data.image_size
     if batch_size == "auto":
         batch_size = min(128, max(16, 2 ** round(math.log2(max(items, 1) / 16))))
+        if dataset.kind == "image":
+            pixels = dataset.item_shape[-2] * dataset.item_shape[-1]
+            batch_size = max(8, min(batch_size, 2 ** int(math.log2(MOST_PIXELS / pixels))))
     if epochs == "auto":
-        usual = min(200, max(5, EPOCHS / math.sqrt(max(items, 1))))
+        usual = min(MOST_EPOCHS, max(FEWEST_EPOCHS, EPOCHS / math.sqrt(max(items, 1))))
         epochs = max(1, round(recipe.stop.effort * usual))
     if image_size == "auto" and dataset.kind == "image":
         image_size = dataset.item_shape[-1]

@@ -17,6 +17,7 @@ from torch import nn
 
 from .. import __version__
 from ..errors import Interrupted, MemoryLimitError, RunError
+from ..randomness import addressed
 from . import checkpoint, given, recipe_text
 from .data import DataOptions, Dataset, Splits, open_data
 from .data.splits import cut, to_json
@@ -79,10 +80,7 @@ def train(
         setup = make_setup(model, data, recipe, settings=settings)
         folder = _new_folder(Path(out) if out else _default_path(setup.facts["data"]), setup, source)
         with StopRequest() as stop:
-            loop = Loop(setup, folder, progress, stop)
-            loop.look()
-            loop.state.seconds["start"] = time.perf_counter() - began
-            return _go_on(loop)
+            return _go_on(Loop(setup, folder, progress, stop), began, fresh=True)
 
 
 def make_setup(
@@ -154,20 +152,30 @@ def resume(
                 f"the data at {source} have changed since {folder.path} was started; a resumed run would mix "
                 "two data sets. Bring the old data back, or start a new run."
             )
+        threads = folder.read_json("environment.json")["threads"]
+        if threads != torch.get_num_threads():
+            progress.notice(
+                "warning",
+                f"the run was started with {threads} threads and goes on with {torch.get_num_threads()}: sums are "
+                "rounded otherwise, so it will be as good as, but not bit-identical to, an uninterrupted run",
+            )
         folder.clear_drafts()
         with StopRequest() as stop:
             loop = Loop(setup, folder, progress, stop)
             loaded = checkpoint.load_newest(folder.checkpoints, lambda text: progress.notice("warning", text))
-            if loaded is None:
-                loop.look()
-            else:
+            if loaded is not None:
                 loop.restore(*loaded)
             folder.keep_rows(loop.state.rows)
-            loop.state.seconds["start"] += time.perf_counter() - began
-            return _go_on(loop)
+            return _go_on(loop, began, fresh=loaded is None)
 
 
-def _go_on(loop: Loop) -> Run:
+def _go_on(loop: Loop, began: float, *, fresh: bool) -> Run:
+    """Train to the end and score. `began`: when this session of the run did."""
+    with addressed(loop.setup.recipe.seed, "run"):  # the caller's global random streams stay as they are
+        return _trained(loop, began, fresh)
+
+
+def _trained(loop: Loop, began: float, fresh: bool) -> Run:
     setup, folder = loop.setup, loop.folder
     loop.progress.begin(
         {
@@ -181,6 +189,9 @@ def _go_on(loop: Loop) -> Run:
             "out": str(folder.path),
         }
     )
+    if fresh:
+        loop.look()
+    loop.state.seconds["start"] += time.perf_counter() - began
     for row in folder.read_rows():
         loop.progress.evaluated(row, best=row["epoch"] == loop.state.best_epoch)
     try:
@@ -255,12 +266,23 @@ def _splits(setup: Setup) -> dict[str, Any]:
     return {"fingerprint": setup.dataset.fingerprint, **to_json(setup.dataset, setup.splits)}
 
 
+def _planned_rates(setup: Setup, points: int = 500) -> dict[str, list[float]]:
+    """The learning rate that the schedule plans, at up to `points` steps from the first to the last."""
+    epochs = setup.recipe.stop.epochs
+    assert isinstance(epochs, int)
+    last = epochs * setup.steps_per_epoch - 1
+    steps = sorted({round(last * point / (points - 1)) for point in range(points)})
+    rate = float(setup.optimizer.param_groups[0]["initial_lr"])
+    return {"step": list(steps), "lr": [rate * setup.schedule.factor(step) for step in steps]}
+
+
 def _new_folder(path: Path, setup: Setup, source: str | None) -> RunFolder:
     """Make the run folder with all that is known before training; it appears whole or not at all."""
     with RunFolder.making(path) as folder:
         folder.write_text("recipe.toml", recipe_text.to_toml(setup.recipe))
         folder.write_json("environment.json", environment(setup, source))
         folder.write_json("splits.json", _splits(setup))
+        folder.write_json("schedule.json", _planned_rates(setup))
         if setup.preprocessing is not None:
             setup.preprocessing.save(folder.path)
     return RunFolder(path)

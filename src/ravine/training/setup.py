@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
 from ..errors import RavineError
+from ..optim.schedules import Schedule
 from ..randomness import addressed
 from ..registry import lookup
 from . import feeds, metrics, models, tensorboard
@@ -49,7 +49,7 @@ class Setup:
     feeds: dict[PartName, Feed]
     objective: Objective
     optimizer: Optimizer
-    schedule: LRScheduler
+    schedule: Schedule
     preprocessing: Preprocessing | None = None
     dataset: Dataset | None = None
     splits: Splits | None = None

@@ -14,17 +14,20 @@ _ACTIVITIES = {"training": BLUE, "evaluation": AMBER, "checkpoints": PURPLE, "st
 
 
 def schedule(run: Run) -> "Figure":
-    """The learning rate by step.
+    """The learning rate by step: what the schedule planned, or what each evaluation recorded.
 
     Raises:
         NothingToDrawError: no learning rate was recorded.
     """
     import numpy
 
-    run.require_rows("lr")
-    rates = run.series("lr")
+    if run.planned_rates:
+        steps, rates = (numpy.asarray(run.planned_rates[key], dtype=float) for key in ("step", "lr"))
+    else:
+        run.require_rows("lr")
+        steps, rates = run.series("step"), run.series("lr")
     figure = blank("Learning rate", "step", "learning rate", showlegend=False)
-    figure.add_trace(line(run.series("step"), rates, "learning rate", BLUE))
+    figure.add_trace(line(steps, rates, "learning rate", BLUE))
     spread = rates[numpy.isfinite(rates) & (rates > 0)]
     if len(spread) and spread.min() == spread.max():
         figure.update_yaxes(range=[0, 1.25 * float(spread[0])])

@@ -26,8 +26,8 @@ def resnet(
     outputs: int,
     *,
     width: int = 32,
-    blocks: tuple[int, ...] = (1, 1, 1),
-    stem_stride: int = 1,
+    blocks: tuple[int, ...] = (0, 2, 2),
+    stem_stride: int = 2,
     activation: str = "relu",
     normalization: str = "batch",
     initialization: str = "he",
@@ -41,7 +41,7 @@ def resnet(
         shape: (channels, height, width) of one image.
         outputs: number of classes, or 1 for a value.
         width: channels of the first stage; they double with each stage.
-        blocks: residual blocks of each stage; (n, n, n) at width 16 is the paper's network of depth 6n+2.
+        blocks: residual blocks of each stage, 0 to go on at once; (n, n, n) at width 16 is the paper's.
         stem_stride: stride of the first convolution; 2 costs a quarter of the time.
         activation: what follows each normalization and each sum.
         normalization: what follows each convolution.
@@ -54,9 +54,10 @@ def resnet(
     """
     channels, *size = image_shape(shape, "resnet")
     blocks = tuple(blocks)
-    require_positive("resnet", outputs=outputs, width=width, stem_stride=stem_stride, stages=len(blocks))
-    require_positive("resnet", **{f"blocks[{stage}]": count for stage, count in enumerate(blocks)})
-    shrinks = stem_stride * 2 ** (len(blocks) - 1)
+    require_positive("resnet", outputs=outputs, width=width, stem_stride=stem_stride, blocks=sum(blocks))
+    if min(blocks) < 0:
+        raise ModelError(f"model 'resnet': blocks must not be negative, not {list(blocks)}")
+    shrinks = stem_stride * 2 ** sum(count > 0 for count in blocks[1:])
     if min(size) <= shrinks // 2:
         raise ModelError(
             f"model 'resnet': images of {size[0]}x{size[1]} are too small to be divided by {shrinks} "
