@@ -24,5 +24,6 @@ def findings(setup: Setup) -> list[watch.Notice]:
         loss = loss_of(outputs, targets).item()
     count = outputs_of(setup.dataset) if setup.dataset is not None else outputs.shape[-1]
     first = watch.first_loss(loss, setup.task, count, targets)
-    fit = watch.fits_subset(model, loss_of, inputs, targets, first.chance)
+    share = 0.5 if setup.task == "language" else 0.1
+    fit = watch.fits_subset(model, loss_of, inputs, targets, first.chance, share=share)
     return [first.notice, fit.notice, *watch.dead_notices(model, watch.dead_units(model, inputs))]

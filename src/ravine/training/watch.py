@@ -110,7 +110,6 @@ _BUDGET = 4e10  # floating-point operations: about half a second on two cores
 _PARAMETERS_PER_ITEM = 8  # a line cannot pass through 20 points
 _TRAINING_PASSES = 3  # a backward pass costs about two forward passes
 _MOVING = 32  # writing a number down costs as much time as some tens of multiplications
-_FITTED = 0.1
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ class SubsetFit:
     """Whether a few items could be learnt by heart.
 
     Attributes:
-        fitted: the loss fell below a tenth of what chance gives.
+        fitted: the loss fell below the given share of what chance gives.
         loss: the last loss.
         steps: steps taken.
         items: items used.
@@ -139,6 +138,7 @@ def fits_subset(
     targets: Tensor,
     chance: float,
     *,
+    share: float = 0.1,
     lr: float = 1e-2,
 ) -> SubsetFit:
     """Train a copy of the model on a few items with Adam: a sound model learns them by heart.
@@ -153,6 +153,8 @@ def fits_subset(
         inputs: a few preprocessed items, (N, ...); at most 20 are used, or the beginnings of 4 texts.
         targets: their targets: (N,), (N, 1), or (N, T) for text.
         chance: the loss of knowing nothing (`FirstLoss.chance`).
+        share: of `chance`, below which the loss counts as fitted. A tenth is soon reached where an item has
+            one target; a text has one a character, and in so few steps half tells as much.
         lr: learning rate of Adam.
     """
     if targets.ndim > 1 and targets.shape[1:] == inputs.shape[1:]:  # each position of a sequence is a target
@@ -166,8 +168,8 @@ def fits_subset(
     items, steps = _affordable(trial, inputs)
     inputs, targets = inputs[:items], targets[:items]
     with addressed(0, "fits_subset"), torch.enable_grad():
-        loss, taken = _fit(trial, loss_of, inputs, targets, steps, lr, _FITTED * chance)
-    fitted = loss <= _FITTED * chance
+        loss, taken = _fit(trial, loss_of, inputs, targets, steps, lr, share * chance)
+    fitted = loss <= share * chance
     return SubsetFit(fitted, loss, taken, items, _subset_notice(fitted, loss, chance, taken, items))
 
 

@@ -75,10 +75,9 @@ class MultiStep(Schedule):
         return float(self.gamma**passed)
 
 
-@register("schedule", "exponential", "α₀·e^(−kt), t counted in units of `every`", source="T8")
 @dataclass(eq=False, repr=False, kw_only=True)
-class Exponential(Schedule):
-    """factor = e^(−k·step/every). torch: `ExponentialLR` with gamma = e^(−k).
+class Decay(Schedule):
+    """What both decays without an end have in common.
 
     Attributes:
         k: how fast the rate falls.
@@ -92,6 +91,12 @@ class Exponential(Schedule):
         """`k` must be above 0."""
         check_positive("k", self.k)
         self.every_steps = max(1, self.steps(self.every))
+
+
+@register("schedule", "exponential", "α₀·e^(−kt), t counted in units of `every`", source="T8")
+@dataclass(eq=False, repr=False, kw_only=True)
+class Exponential(Decay):
+    """factor = e^(−k·step/every). torch: `ExponentialLR` with gamma = e^(−k)."""
 
     def shape(self, step: int) -> float:
         """Exponential decay."""
@@ -100,21 +105,8 @@ class Exponential(Schedule):
 
 @register("schedule", "1/t", "α₀/(1 + kt), t counted in units of `every`", source="T8")
 @dataclass(eq=False, repr=False, kw_only=True)
-class Inverse(Schedule):
-    """factor = 1/(1 + k·step/every).
-
-    Attributes:
-        k: how fast the rate falls.
-        every: the unit of time.
-    """
-
-    k: float = 0.1
-    every: Duration = "1 epoch"
-
-    def settle(self) -> None:
-        """`k` must be above 0."""
-        check_positive("k", self.k)
-        self.every_steps = max(1, self.steps(self.every))
+class Inverse(Decay):
+    """factor = 1/(1 + k·step/every)."""
 
     def shape(self, step: int) -> float:
         """Hyperbolic decay."""
