@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ def write_through(path: Path, write: Callable[[Path], object]) -> None:
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}. {_advice(error)}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it must not hide what went wrong before
+            temporary.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

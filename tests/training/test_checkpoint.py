@@ -27,7 +27,7 @@ def test_flatten_and_unflatten_give_back_an_optimizer_state() -> None:
 def test_only_the_newest_two_are_kept_and_the_newest_is_loaded(tmp_path: Path) -> None:
     for step in (1, 2, 10):
         checkpoint.save(tmp_path, step, {"x": torch.full((2,), float(step))}, {"step": step})
-    assert sorted(place.name for place in tmp_path.iterdir()) == ["step-000000002", "step-000000010"]
+    assert sorted(place.name for place in tmp_path.iterdir()) == ["step-000000002-000", "step-000000010-000"]
     tensors, state = checkpoint.load_newest(tmp_path, print) or ({}, {})
     assert state == {"step": 10}
     assert tensors["x"].tolist() == [10.0, 10.0]
@@ -61,6 +61,13 @@ def test_all_damaged_is_an_error_and_none_is_none(tmp_path: Path) -> None:
         checkpoint.load_newest(tmp_path, lambda _: None)
 
 
+def test_two_at_one_step_are_both_whole_and_the_later_one_counts(tmp_path: Path) -> None:
+    for rows in (3, 4, 5):
+        checkpoint.save(tmp_path, 7, {"x": torch.ones(1)}, {"rows": rows})
+    assert checkpoint.load_newest(tmp_path, print)[1] == {"rows": 5}
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint.save(tmp_path, 1, {"x": torch.ones(1)}, {"step": 1})
 
@@ -70,7 +77,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(files, "sync", full)
     with pytest.raises(RunError, match="No space left"):
         checkpoint.save(tmp_path, 2, {"x": torch.ones(1)}, {"step": 2})
-    assert [place.name for place in tmp_path.iterdir()] == ["step-000000001"], "no draft is left either"
+    assert [place.name for place in tmp_path.iterdir()] == ["step-000000001-000"], "no draft is left either"
     _, state = checkpoint.load_newest(tmp_path, print) or ({}, {})
     assert state == {"step": 1}
 

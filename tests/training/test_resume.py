@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from ravine.errors import Interrupted, RunError
 from ravine.training import loop as loops
 from ravine.training import run as runs
+from ravine.training.run_folder import RunFolder
 
 # Everything that has a memory or draws at random: averages, dropout, augmentation, momentum, accumulation.
 SETTINGS = {
@@ -103,7 +104,7 @@ def test_stopping_at_every_step_is_bit_identical(
             interruptions += 1
             assert stop.exit_code == 143
             newest = max(folder.glob("checkpoints/step-*")).name
-            monkeypatch.setattr(loops.Loop, "stopped_at", int(newest.removeprefix("step-")))
+            monkeypatch.setattr(loops.Loop, "stopped_at", int(newest.split("-")[1]))
             action = lambda: runs.resume(folder)  # noqa: E731
     assert interruptions >= 4
     assert_identical(whole, folder)
@@ -128,3 +129,27 @@ def test_a_run_that_exists_is_not_written_over(whole: Path) -> None:
     with pytest.raises(RunError, match="exists already"):
         runs.train(None, "digits", settings=[SETTINGS], out=whole)
     assert sorted(whole.rglob("*")) == before
+
+
+def test_a_recipe_that_was_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        stop_at(patch, "train_epoch", 2)
+        with pytest.raises(Interrupted):
+            runs.train(None, "wine", settings=[{"stop": {"epochs": 5}}], out=tmp_path / "run")
+    recipe = tmp_path / "run" / "recipe.toml"
+    text = recipe.read_text()
+    recipe.write_text(text.replace("epochs = 5 ", "epochs = 50"))
+    with pytest.raises(RunError, match=r"recipe\.toml was changed"):
+        runs.resume(tmp_path / "run")
+    recipe.write_text(text)
+    assert runs.resume(tmp_path / "run").result["epochs"] == 5
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        stop_at(patch, "train_epoch", 2)
+        with pytest.raises(Interrupted):
+            runs.train(None, "wine", settings=[{"stop": {"epochs": 3}}], out=tmp_path / "run")
+    with RunFolder(tmp_path / "run").locked(), pytest.raises(RunError, match="another process"):
+        runs.resume(tmp_path / "run")
+    assert runs.resume(tmp_path / "run").result["epochs"] == 3

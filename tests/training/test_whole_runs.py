@@ -18,12 +18,13 @@ from ravine.errors import (
     NotFiniteError,
     RavineError,
     RecipeError,
-    RunError,
 )
 from ravine.training import loop as loops
 from ravine.training import run as runs
 from ravine.training.load import load, load_predictor
 from ravine.training.predict import predict
+from ravine.training.run_folder import RunFolder
+from ravine.training.signals import StopRequest
 
 SGD = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0}
 FAST = {"model": {"name": "mlp", "width": 16}, "augment": [], "precision": "fp32", "stop": {"epochs": 3}}
@@ -43,8 +44,8 @@ def wine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_is_complete_and_readable_without_ravine(wine: Path) -> None:
     assert {path.name for path in wine.iterdir()} == {
-        "recipe.toml", "environment.json", "splits.json", "schedule.json", "preprocessing.json", "metrics.jsonl",
-        "checkpoints", "model.safetensors", "predictions.safetensors", "result.json",
+        "recipe.toml", "environment.json", "splits.json", "schedule.json", "preprocessing.json",
+        "metrics.jsonl", "checkpoints", "model.safetensors", "predictions.safetensors", "result.json",
     }  # fmt: skip
     result = json.loads((wine / "result.json").read_text())
     outputs = load_file(wine / "predictions.safetensors")
@@ -88,6 +89,36 @@ def test_the_planned_rates_are_those_that_were_used(wine: Path) -> None:
     assert max(plan["step"]) == rows[-1]["step"] - 1
 
 
+def test_without_a_validation_part_the_training_loss_chooses(tmp_path: Path) -> None:
+    run = runs.train(None, "wine", settings=[FAST, {"data": {"validation": 0.0}}], out=tmp_path / "run")
+    assert run.result["monitor"] == "train.loss"
+    assert "validation" not in run.result
+    assert any("no validation part" in notice["text"] for notice in run.result["noticed"])
+
+
+def test_what_the_reader_did_is_said_and_kept(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("a,b,c\n" + "".join(f"{i},{i * i},{i % 2}\n" for i in range(80)))
+    run = runs.train(None, table, settings=[FAST], out=tmp_path / "run")
+    assert any("'c' is taken as the target" in notice["text"] for notice in run.result["noticed"])
+
+
+@pytest.mark.parametrize("cuts", [(1,), (2, 3), (1, 4, 2), (7,)])
+def test_what_an_epoch_counts_does_not_depend_on_when_it_is_folded(cuts: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    waiting = [(torch.randn(8, 3) * 5, torch.randint(0, 3, (8,))) for _ in range(7)]
+    setup = runs.make_setup(None, "wine", settings=[FAST])
+    whole = loops.Loop(setup, RunFolder(Path()), runs.SILENT, StopRequest())
+    parts = loops.Loop(setup, RunFolder(Path()), runs.SILENT, StopRequest())
+    whole.pending = list(waiting)
+    whole.fold()
+    while waiting:
+        for size in cuts:
+            parts.pending, waiting = waiting[:size], waiting[size:]
+            parts.fold()
+    assert (parts.state.loss_units, parts.state.correct) == (whole.state.loss_units, whole.state.correct)
+
+
 def test_the_callers_random_stream_stays_as_it_was(tmp_path: Path) -> None:
     torch.manual_seed(11)
     expected = torch.rand(3)
@@ -125,73 +156,6 @@ def test_regression_scores_are_in_the_targets_units(tmp_path: Path) -> None:
     assert float(kept["test.targets"].max()) > 200
 
 
-class TestOwnModulesAndBatches:
-    def test_any_module_and_any_iterable(self, tmp_path: Path) -> None:
-        model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3))
-        data = {"train": batches(), "validation": batches(2)}
-        run = runs.train(model, data, {"stop": {"epochs": 2}}, out=tmp_path / "run")
-        assert run.model is model
-        again = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3))
-        assert torch.equal(load(run.folder, again)[0].weight, model[0].weight)
-        with pytest.raises(RunError, match="network from Python"):
-            load(run.folder)
-        with pytest.raises(RunError, match="batches from Python"):
-            load_predictor(run.folder)
-
-    def test_training_batches_alone_will_do(self, tmp_path: Path) -> None:
-        run = runs.train(nn.Linear(5, 3), batches(), {"stop": {"epochs": 2}}, out=tmp_path / "run")
-        assert run.result["monitor"] == "train.loss"
-
-    def test_steps_are_those_of_a_hand_written_loop(self, tmp_path: Path) -> None:
-        torch.manual_seed(1)
-        model, twin = nn.Linear(5, 3), nn.Linear(5, 3)
-        twin.load_state_dict(model.state_dict())
-        recipe = {
-            "optimizer": SGD | {"accumulate": 2, "clip_norm": 0.5},
-            "schedule": {"name": "none"},
-            "stop": {"epochs": 3, "monitor": "train.loss"},
-        }
-        run = runs.train(model, batches(5), recipe, out=tmp_path / "run")
-        optimizer = torch.optim.SGD(twin.parameters(), lr=0.1, momentum=0.9)
-        losses = []
-        for _ in range(3):
-            for group in (batches(5)[:2], batches(5)[2:4], batches(5)[4:]):
-                for inputs, targets in group:
-                    loss = functional.cross_entropy(twin(inputs), targets)
-                    losses.append(loss.item())
-                    (loss / len(group)).backward()
-                nn.utils.clip_grad_norm_(twin.parameters(), 0.5)
-                optimizer.step()
-                optimizer.zero_grad()
-        rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
-        epochs = [sum(losses[start : start + 5]) / 5 for start in (0, 5, 10)]
-        assert [row["train.loss"] for row in rows] == pytest.approx(epochs, rel=1e-5)
-        if run.result["best_epoch"] == 3:
-            torch.testing.assert_close(model.weight, twin.weight, rtol=1e-4, atol=1e-5)
-
-    @pytest.mark.parametrize(
-        ("data", "message"),
-        [
-            ([], "empty"),
-            (iter(batches()), "only once"),
-            ([torch.zeros(3)], "pairs"),
-            ([(torch.zeros(3, 5), [0, 1, 2])], "must give tensors"),
-            ({"training": batches()}, "must have 'train'"),
-        ],
-    )
-    def test_batches_that_will_not_do_are_refused(self, tmp_path: Path, data: object, message: str) -> None:
-        with pytest.raises(DataError, match=message):
-            runs.train(nn.Linear(5, 3), data, out=tmp_path / "run")
-        assert not (tmp_path / "run").exists()
-
-    def test_a_model_that_does_not_fit_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(ModelError, match="does not fit"):
-            runs.train(nn.Linear(5, 2), [(torch.zeros(3, 5), torch.tensor([0, 1, 2]))], out=tmp_path / "run")
-        with pytest.raises(ModelError, match=r"torch\.nn\.Module"):
-            runs.train("mlp", batches(), out=tmp_path / "run")
-        assert not (tmp_path / "run").exists()
-
-
 class Poisoned(nn.Module):
     """Gives not-a-number from its `after`-th training step on, in the output or only in a gradient."""
 
@@ -214,7 +178,7 @@ class TestNumbersGoBad:
     def test_the_run_stops_at_that_step_with_the_good_weights(self, tmp_path: Path) -> None:
         model = Poisoned(after=8)
         with pytest.raises(
-            NotFiniteError, match=r"epoch 2, at step 9.*first to go bad.*optimizer\.lr"
+            NotFiniteError, match=r"epoch 2, at step 9: the output of the model was the first.*optimizer\.lr"
         ) as caught:
             runs.train(model, batches(6), {"stop": {"epochs": 9}}, out=tmp_path / "run")
         assert caught.value.exit_code == 3
@@ -266,7 +230,7 @@ def test_out_of_memory_says_what_to_lower(
 
 
 def test_balanced_weights_need_classes(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="class_weights"):
+    with pytest.raises(RecipeError, match="class_weights"):
         runs.train(None, "diabetes", {"loss": {"class_weights": "balanced"}}, out=tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
@@ -277,9 +241,8 @@ def test_balanced_weights_make_rare_classes_count(tmp_path: Path) -> None:
 
     targets = torch.tensor([0] * 9 + [1])
     outputs = torch.randn(10, 2)
-    balanced = objective(
-        "classification", LossSection(class_weights="balanced"), targets, torch.device("cpu")
-    )
+    counts = torch.bincount(targets)
+    balanced = objective("classification", LossSection(class_weights="balanced"), counts, torch.device("cpu"))
     by_class = [
         functional.cross_entropy(outputs[targets == label], targets[targets == label]) for label in (0, 1)
     ]

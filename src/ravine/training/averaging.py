@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from ..errors import ModelError
+
 
 def moving_average(model: nn.Module, decay: float) -> AveragedModel:
     """A copy of `model` that follows it: average ← average + (1 − d)·(weights − average).
@@ -16,6 +18,9 @@ def moving_average(model: nn.Module, decay: float) -> AveragedModel:
     Args:
         model: the module being trained.
         decay: in [0, 1).
+
+    Raises:
+        ModelError: the model cannot be copied.
     """
 
     def follow(averages: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
@@ -26,4 +31,9 @@ def moving_average(model: nn.Module, decay: float) -> AveragedModel:
         else:
             torch._foreach_copy_(list(averages), list(current))
 
-    return AveragedModel(model, multi_avg_fn=follow, use_buffers=True)
+    try:
+        return AveragedModel(model, multi_avg_fn=follow, use_buffers=True)
+    except (RuntimeError, TypeError) as error:
+        raise ModelError(
+            f"the model cannot be copied, which a moving average needs ({error}); set optimizer.average = 0"
+        ) from error

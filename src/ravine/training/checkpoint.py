@@ -35,7 +35,9 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[
     """
     from safetensors.torch import save as pack
 
-    place = folder / f"step-{step:09d}"
+    # A run may be saved twice at one step, before and after an evaluation, or when it is stopped twice.
+    serial = len(list(folder.glob(f"step-{step:09d}-*")))
+    place = folder / f"step-{step:09d}-{serial:03d}"
     draft = folder / f".{place.name}.{os.getpid()}"
     content = pack({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
     try:
@@ -44,8 +46,6 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[
         record = {"checksum": _digest(content, state), "state": state}
         _put(draft / "state.json", json.dumps(record).encode())
         files.sync(draft)
-        if place.exists():  # interrupted twice at one step: the content is the same
-            shutil.rmtree(place)
         draft.rename(place)
         files.sync(folder)
     except OSError as error:
@@ -55,7 +55,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[
             "free some space and go on with --resume."
         ) from error
     for old in sorted(folder.glob("step-*"))[:-KEPT]:
-        shutil.rmtree(old)
+        shutil.rmtree(old, ignore_errors=True)
     return place
 
 

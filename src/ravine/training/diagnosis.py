@@ -17,8 +17,8 @@ def bad_loss(setup: Setup, inputs: Tensor, epoch: int, step: int, value: float) 
     """The training loss is not finite: look for the first bad input, weight or activation."""
     if inputs.is_floating_point() and not bool(torch.isfinite(inputs).all()):
         first = "the inputs of this batch hold values that are not finite"
-    elif name := watch.first_not_finite(watch.state_and_gradients(setup.model)):
-        first = f"the {name} was the first to go bad"
+    elif name := watch.first_not_finite(setup.model.named_parameters()):
+        first = f"the parameter {name} was the first to go bad"
     elif name := watch.first_bad_activation(setup.model, inputs):
         first = f"the output of {name} was the first to go bad"
     else:
@@ -39,11 +39,11 @@ def bad_gradient(setup: Setup, epoch: int, step: int) -> NotFiniteError | None:
     )
 
 
-def bad_validation(setup: Setup, epoch: int, step: int, value: float) -> NotFiniteError:
-    """The validation loss is not finite."""
+def bad_evaluation(setup: Setup, epoch: int, step: int, what: str) -> NotFiniteError:
+    """The validation loss, or a weight where there is no validation part, is not finite."""
     name = watch.first_not_finite(watch.state_and_gradients(setup.judged))
     first = f"the {name} was the first to go bad" if name else "its inputs or activations overflow"
-    return NotFiniteError(f"the validation loss became {value} {_where(epoch, step)}: {first}. {ADVICE}")
+    return NotFiniteError(f"{what} {_where(epoch, step)}: {first}. {ADVICE}")
 
 
 def _where(epoch: int, step: int) -> str:

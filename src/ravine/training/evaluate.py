@@ -57,8 +57,8 @@ def _kept(task: Task, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]
     if task == "language":
         losses = functional.cross_entropy(outputs.transpose(1, 2), targets, reduction="none")
         return losses, (outputs.argmax(-1) == targets).float()
-    if task == "regression":
-        return outputs.reshape(targets.shape), targets
+    if task == "regression":  # every value is an item, whatever the shape it comes in
+        return outputs.reshape(-1), targets.reshape(-1)
     return outputs, targets
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DataError
-from ..randomness import generator
+from ..randomness import address_seed, generator
 from ..registry import lookup
 
 Batch = tuple[Tensor, Tensor]
@@ -72,11 +72,14 @@ class Feed:
 class GivenBatches:
     """A caller's own iterable of (inputs, targets) batches, such as a DataLoader.
 
-    Its order is its own: where it shuffles, a resumed run is as good but not bit-identical.
+    Its order is its own; what it draws from torch's global random stream is addressed, by epoch.
     """
 
-    def __init__(self, batches: Iterable[Any], name: str) -> None:
+    def __init__(self, batches: Iterable[Any], name: str, seed: int) -> None:
         """`name`: what to call it in messages, for example "the training batches".
+
+        `seed` addresses the global random stream at the beginning of each pass: a DataLoader that shuffles
+        draws its order from it, so a resumed run sees the same batches.
 
         Raises:
             DataError: it can be iterated only once, is empty, or does not give pairs of tensors.
@@ -87,18 +90,27 @@ class GivenBatches:
             )
         self.given = batches
         self.name = name
+        self.seed = seed
+        self.classes = 0
         first = next(self.epoch(0), None)
         if first is None:
             raise DataError(f"{name} are empty")
         self.first = first
-        length = getattr(batches, "__len__", None)
-        self._length = int(length()) if length is not None else sum(1 for _ in batches)
+        try:
+            self._length = len(batches)  # type: ignore[arg-type]
+        except TypeError:  # it has no length, or is a DataLoader over a data set that has none
+            self._length = sum(1 for _ in batches)
 
     def __len__(self) -> int:
         return self._length
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """One pass; the first `start` batches are drawn and left out."""
+        """One pass; the first `start` batches are drawn and left out.
+
+        Raises:
+            DataError: a batch is no pair of tensors, or has a class number out of range.
+        """
+        torch.default_generator.manual_seed(address_seed(self.seed, "order", epoch))
         for index, batch in enumerate(self.given):
             if not (isinstance(batch, tuple | list) and len(batch) == 2):
                 raise DataError(
@@ -108,4 +120,25 @@ class GivenBatches:
                 kinds = " and ".join(type(part).__name__ for part in batch)
                 raise DataError(f"{self.name} must give tensors; batch {index} holds {kinds}")
             if index >= start:
+                self._check(index, batch[1])
                 yield batch[0], batch[1]
+
+    def _check(self, index: int, targets: Tensor) -> None:
+        """Refuse class numbers that a model of `classes` outputs (0: not known, or none) cannot give."""
+        if (
+            self.classes
+            and targets.numel()
+            and not 0 <= int(targets.min()) <= int(targets.max()) < self.classes
+        ):
+            raise DataError(
+                f"{self.name}: batch {index} has class numbers from {int(targets.min())} to "
+                f"{int(targets.max())}, and the model gives {self.classes} outputs"
+            )
+
+    @property
+    def items(self) -> int:
+        """How many items a pass has, as far as that is known without a pass: else batches times the first."""
+        dataset = getattr(self.given, "dataset", None)
+        if isinstance(self.given, list | tuple):
+            return sum(len(targets) for _, targets in self.given)
+        return len(dataset) if hasattr(dataset, "__len__") else self._length * len(self.first[1])

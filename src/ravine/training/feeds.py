@@ -32,6 +32,11 @@ def make(
     }
 
 
+def context_of(recipe: Recipe) -> int:
+    """Characters a window of text."""
+    return int(recipe.model.settings.get("context", CONTEXT))
+
+
 def clean_train(
     recipe: Recipe, dataset: Dataset, splits: Splits, preprocessing: Preprocessing, device: torch.device
 ) -> Feed:
@@ -63,9 +68,12 @@ def _text_feed(
     device: torch.device,
     training: bool,
 ) -> Feed:
-    context = int(recipe.model.settings.get("context", CONTEXT))
     batches = TextBatches(
-        dataset.fetch(positions), context, _batch_size(recipe, training), recipe.seed, shuffle=training
+        dataset.fetch(positions),
+        context_of(recipe),
+        _batch_size(recipe, training),
+        recipe.seed,
+        shuffle=training,
     )
     return Feed(batches, device)
 

@@ -4,10 +4,9 @@ from typing import Any
 
 from torch import Tensor
 
-from . import feeds, metrics
+from . import feeds, metrics, watch
 from .data.dataset import PartName
 from .evaluate import Outputs, outputs_over
-from .feeds import CONTEXT
 from .loop import Loop
 from .predict import Predictor
 from .text_model import generate
@@ -58,6 +57,8 @@ def finish(loop: Loop, why: str) -> dict[str, Any]:
         )
     if setup.task == "language" and setup.preprocessing is not None:
         result["sample"] = _sample(loop)
+    for notice in _looking_back(loop):
+        loop.notice(notice)
     result["timing"] = {name: round(seconds, 3) for name, seconds in state.seconds.items()}
     result["noticed"] = loop.notices
     folder.write_tensors("model.safetensors", loop.best)
@@ -66,18 +67,31 @@ def finish(loop: Loop, why: str) -> dict[str, Any]:
     return result
 
 
+def _looking_back(loop: Loop) -> list[watch.Notice]:
+    """Whether the training loss fell, and how many units are dead at the end."""
+    setup = loop.setup
+    trend = watch.loss_trend([row["train.loss"] for row in loop.folder.read_rows()])
+    inputs, _ = next(iter(setup.feeds["train"].epoch(0)))
+    dead = watch.dead_notices(setup.model, watch.dead_units(setup.model, inputs))
+    return ([trend] if trend else []) + dead
+
+
 def _baseline(loop: Loop, found: dict[PartName, Outputs]) -> dict[str, float]:
     """What knowing only the training targets' frequencies, or their mean, would score."""
     setup = loop.setup
     part: PartName = "test" if "test" in found else "validation"
-    if setup.task != "language":
-        return metrics.baseline(setup.task, found["train"].targets, found[part].targets, setup.target_scale)
-    if setup.dataset is None or setup.splits is None:
+    train, judged = found["train"].targets, found[part].targets
+    if setup.dataset is not None and setup.splits is not None:  # all of them, not the sample that is scored
+        source = setup.dataset.inputs if setup.task == "language" else setup.dataset.targets
+        assert isinstance(source, Tensor)
+        train = source[setup.splits.train]
+        if setup.task == "language":
+            judged = source[setup.splits.of(part)]
+        if setup.task == "regression" and setup.preprocessing is not None:
+            train = setup.preprocessing.scale_targets(train)
+    elif setup.task == "language":
         return {}
-    train, judged = (
-        setup.dataset.fetch(positions) for positions in (setup.splits.train, setup.splits.of(part))
-    )
-    return metrics.baseline(setup.task, train, judged)
+    return metrics.baseline(setup.task, train, judged, setup.target_scale)
 
 
 def _sample(loop: Loop) -> str:
@@ -86,8 +100,7 @@ def _sample(loop: Loop) -> str:
     assert setup.dataset is not None and setup.splits is not None and setup.preprocessing is not None
     predictor = Predictor(setup.preprocessing, setup.model, setup.task)
     prompt = setup.dataset.fetch(setup.splits.train[:1])
-    context = int(setup.recipe.model.settings.get("context", CONTEXT))
-    tokens = generate(predictor, prompt, SAMPLE_LENGTH, context, setup.recipe.seed)
+    tokens = generate(predictor, prompt, SAMPLE_LENGTH, feeds.context_of(setup.recipe), setup.recipe.seed)
     return "".join(setup.dataset.classes[token] for token in tokens.tolist())
 
 

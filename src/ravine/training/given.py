@@ -7,11 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DataError, ModelError
-from . import metrics, models
+from ..randomness import addressed
+from . import models
 from .data.dataset import PartName, Task
 from .feed import Feed, GivenBatches
 from .objective import objective
 from .recipe import ModelSection, Recipe
+from .resolve import usual_epochs
 from .settings import GIVEN
 from .setup import Setup, assemble, choose_device
 
@@ -39,32 +41,30 @@ def prepare(recipe: Recipe, data: Iterable[Any] | Mapping[str, Iterable[Any]], m
     names = get_args(PartName)
     if "train" not in parts or not set(parts) <= set(names):
         raise DataError(f"data has the parts {sorted(parts)}; it must have 'train', and may have {names[1:]}")
-    batches = {
-        cast(PartName, part): GivenBatches(given, f"the {part} batches") for part, given in parts.items()
-    }
-    inputs, targets = batches["train"].first
+    with addressed(recipe.seed, "given"):
+        batches = {
+            cast(PartName, part): GivenBatches(given, f"the {part} batches", recipe.seed)
+            for part, given in parts.items()
+        }
     device = choose_device(recipe.device)
     model.to(device)
-    with models.evaluating(model), torch.no_grad():
-        outputs = model(inputs.to(device))
+    outputs, targets = _tried(model, batches["train"], device)
     task = _task(outputs, targets)
-    monitor = recipe.stop.monitor
-    if "validation" not in parts and monitor.startswith("validation."):
-        monitor = "train.loss"
-    metrics.direction(monitor, task)
+    items = {part: given.items for part, given in batches.items()}
+    epochs = recipe.stop.epochs
+    if epochs == "auto":
+        epochs = usual_epochs(items["train"], recipe.stop.effort)
     recipe = recipe.model_copy(
         update={
             "model": ModelSection(name=GIVEN),
             "augment": (),
-            "stop": recipe.stop.model_copy(
-                update={
-                    "monitor": monitor,
-                    "epochs": 20 if recipe.stop.epochs == "auto" else recipe.stop.epochs,
-                }
-            ),
+            "stop": recipe.stop.model_copy(update={"epochs": epochs}),
             "data": recipe.data.model_copy(update={"batch_size": len(targets)}),
         }
     )
+    if task != "regression":
+        for given in batches.values():
+            given.classes = outputs.shape[-1]
     feeds = {part: Feed(given, device) for part, given in batches.items()}
     setup = assemble(recipe, task, device, model, feeds, objective(task, recipe.loss, None, device))
     setup.facts = {
@@ -72,9 +72,22 @@ def prepare(recipe: Recipe, data: Iterable[Any] | Mapping[str, Iterable[Any]], m
         "kind": "array",
         "task": task,
         "classes": [] if task == "regression" else [str(number) for number in range(outputs.shape[-1])],
-        "items": {part: len(given) for part, given in batches.items()},
+        "items": items,
     }
     return setup
+
+
+def _tried(model: nn.Module, batches: GivenBatches, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The model's outputs for the first batch, and its targets."""
+    inputs, targets = batches.first
+    try:
+        with models.evaluating(model), torch.no_grad():
+            outputs = model(inputs.to(device))
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise ModelError(f"the model fails on inputs of shape {tuple(inputs.shape)}: {error}") from error
+    if not isinstance(outputs, Tensor):
+        raise ModelError(f"the model gives a {type(outputs).__name__}; it must give one tensor")
+    return outputs, targets
 
 
 def _task(outputs: Tensor, targets: Tensor) -> Task:

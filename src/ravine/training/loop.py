@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..errors import NotFiniteError
+from ..errors import DataError, NotFiniteError, RunError
 from ..randomness import seed_noise
 from . import checkpoint, diagnosis, metrics, start, watch
 from .evaluate import outputs_over
 from .progress import Progress
+from .recipe_text import to_toml
 from .run_folder import RunFolder
 from .setup import Setup
 from .signals import StopRequest
@@ -122,6 +123,10 @@ class Loop:
         except NotFiniteError:
             self.keep_good_weights()
             raise
+        except DataError:  # a file that cannot be read any more: what was trained is kept
+            if state.batch % self.setup.recipe.optimizer.accumulate == 0:
+                self.save()
+            raise
         finally:
             if self.board is not None:
                 self.board.close()
@@ -171,10 +176,10 @@ class Loop:
 
             gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
             state.norm = gradient_norm(gradients)
-            if not math.isfinite(state.norm) and (
-                bad := diagnosis.bad_gradient(setup, state.epoch, state.step)
-            ):
-                raise bad
+            if not math.isfinite(state.norm):
+                if bad := diagnosis.bad_gradient(setup, state.epoch, state.step):
+                    raise bad
+                state.norm = gradient_norm([gradient.double() for gradient in gradients])
             if limit and state.norm > limit:
                 torch._foreach_mul_(gradients, limit / state.norm)
             before = watch.snapshot(model) if state.batch >= last else None
@@ -255,7 +260,10 @@ class Loop:
             scores = metrics.evaluate_outputs(setup.task, found.outputs, found.targets, setup.target_scale)
             row |= {f"validation.{name}": score for name, score in scores.items()}
             if not math.isfinite(scores["loss"]):
-                raise diagnosis.bad_validation(setup, state.epoch, state.step, scores["loss"])
+                told = f"the validation loss became {scores['loss']}"
+                raise diagnosis.bad_evaluation(setup, state.epoch, state.step, told)
+        elif watch.first_not_finite(setup.judged.state_dict()):
+            raise diagnosis.bad_evaluation(setup, state.epoch, state.step, "the weights became not finite")
         row["gradient_norm"] = state.norm
         row["update_ratio"] = watch.median_ratio(state.ratios)
         row["update_ratios"] = state.ratios
@@ -270,7 +278,9 @@ class Loop:
         """Write the line, keep the weights where they are the best so far, go on to the next epoch."""
         state, monitor = self.state, self.setup.recipe.stop.monitor
         value = row[monitor]
-        best = metrics.better(monitor, value, state.best_value)
+        # A value that is never a number, such as r2 of equal targets, chooses the newest weights.
+        nothing_yet = state.best_value is None or math.isnan(state.best_value)
+        best = nothing_yet or metrics.better(monitor, value, state.best_value)
         if best:
             state.best_value, state.best_epoch, state.waited = value, state.epoch + 1, 0
             self.best = checkpoint.clone(self.setup.judged.state_dict())
@@ -289,9 +299,10 @@ class Loop:
     def keep_good_weights(self) -> None:
         """After numbers went bad: the best weights so far; before any evaluation the last finite ones."""
         self.folder.flush()
-        last = self.setup.judged.state_dict()
-        if self.state.best_value is None and watch.first_not_finite(last) is None:
-            self.best = checkpoint.clone(last)
+        if self.state.best_value is None:  # what the bad batch spoilt, such as statistics, is as it began
+            last = checkpoint.clone(self.setup.judged.state_dict())
+            good = {name: tensor for name, tensor in last.items() if bool(torch.isfinite(tensor).all())}
+            self.best |= good
         self.folder.write_tensors("model.safetensors", self.best)
 
     def poll(self) -> None:
@@ -322,6 +333,7 @@ class Loop:
         setup = self.setup
         tensors: dict[str, Tensor] = {}
         state = {
+            "recipe": to_toml(setup.recipe),
             "state": asdict(self.state),
             "notices": self.notices,
             "model": checkpoint.flatten("model", dict(setup.model.state_dict()), tensors),
@@ -334,11 +346,25 @@ class Loop:
         return tensors, state
 
     def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """The inverse of `snapshot`."""
+        """The inverse of `snapshot`.
+
+        Raises:
+            RunError: the recipe or the network is another than when the run was started.
+        """
         setup = self.setup
+        if state["recipe"] != to_toml(setup.recipe):
+            raise RunError(
+                f"{self.folder.path / 'recipe.toml'} was changed since the run was started; a run goes on as it "
+                "began. Undo the change, or start a new run with it: ravine train DATA --recipe FILE"
+            )
         self.state = State(**{entry.name: state["state"][entry.name] for entry in fields(State)})
         self.notices = state["notices"]
-        setup.model.load_state_dict(checkpoint.unflatten(state["model"], tensors))
+        try:
+            setup.model.load_state_dict(checkpoint.unflatten(state["model"], tensors))
+        except RuntimeError as error:
+            raise RunError(
+                f"the network is another than {self.folder.path} was started with: {error}"
+            ) from error
         self.best = checkpoint.unflatten(state["best"], tensors)
         setup.optimizer.load_state_dict(checkpoint.unflatten(state["optimizer"], tensors))
         setup.schedule.load_state_dict(checkpoint.unflatten(state["schedule"], tensors))

@@ -13,7 +13,7 @@ from .recipe import LossSection
 Objective = Callable[[Tensor, Tensor], Tensor]
 
 
-def objective(task: Task, settings: LossSection, targets: Tensor | None, device: torch.device) -> Objective:
+def objective(task: Task, settings: LossSection, counts: Tensor | None, device: torch.device) -> Objective:
     """The training loss as a function of a model's outputs and the targets; its value is a mean.
 
     Classification: cross-entropy of logits (N, classes) and class numbers (N,), with label smoothing and
@@ -23,7 +23,7 @@ def objective(task: Task, settings: LossSection, targets: Tensor | None, device:
     Args:
         task: what is predicted.
         settings: the recipe's `[loss]`.
-        targets: those of the training part, for balanced class weights; None where unknown.
+        counts: training items of each class, for balanced class weights; None where unknown.
         device: where training runs.
 
     Raises:
@@ -31,10 +31,9 @@ def objective(task: Task, settings: LossSection, targets: Tensor | None, device:
     """
     weights = None
     if settings.class_weights == "balanced":
-        if task != "classification" or targets is None:
+        if task != "classification" or counts is None:
             raise ModelError("loss.class_weights = 'balanced' needs a classification data set in memory")
-        counts = torch.bincount(targets).clamp(min=1)
-        weights = (len(targets) / (len(counts) * counts)).to(device, torch.float32)
+        weights = (counts.sum() / (len(counts) * counts.clamp(min=1))).to(device, torch.float32)
     smoothing = settings.label_smoothing
 
     def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:

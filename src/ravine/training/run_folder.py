@@ -119,11 +119,33 @@ class RunFolder:
         try:
             if self._metrics is None:
                 self._metrics = (self.path / "metrics.jsonl").open("ab", buffering=0)
-            line = json.dumps(files.finite_or_null(row), allow_nan=False) + "\n"
-            self._metrics.write(line.encode())
+            line = (json.dumps(files.finite_or_null(row), allow_nan=False) + "\n").encode()
+            while line:  # a disk that gets full takes a part
+                line = line[self._metrics.write(line) :]
         except OSError as error:
             raise RunError(f"cannot write {self.path / 'metrics.jsonl'}: {error.strerror}") from error
         self.rows += 1
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training this run at the same time; a killed process lets go.
+
+        Raises:
+            RunError: another process has it.
+        """
+        try:
+            import fcntl
+        except ImportError:  # not on this system: nothing is held
+            yield
+            return
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError as error:
+            raise RunError(f"{self.path} is being trained by another process") from error
+        finally:
+            os.close(descriptor)
 
     def clear_drafts(self) -> None:
         """Remove temporary files that a kill left behind."""
@@ -133,7 +155,10 @@ class RunFolder:
     def flush(self) -> None:
         """Bring `metrics.jsonl` to the disk."""
         if self._metrics is not None:
-            os.fsync(self._metrics.fileno())
+            try:
+                os.fsync(self._metrics.fileno())
+            except OSError as error:
+                raise RunError(f"cannot write {self.path / 'metrics.jsonl'}: {error.strerror}") from error
 
     def keep_rows(self, count: int) -> None:
         """Drop evaluations after the first `count`: a resumed run makes them again."""

@@ -39,6 +39,7 @@ class Setup:
         dataset: None for a caller's own batches.
         splits: None for a caller's own batches.
         facts: what the run is about: its data, kind, task, classes, and items by part.
+        notes: what a person should know about the reading of the data.
     """
 
     recipe: Recipe
@@ -54,6 +55,7 @@ class Setup:
     dataset: Dataset | None = None
     splits: Splits | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -84,7 +86,8 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available[name.partition(":")[0]]:
+    kind, _, index = name.partition(":")
+    if not available[kind] or (index and int(index) >= torch.cuda.device_count()):
         raise RavineError(f"there is no {name} device here; use --device cpu or auto")
     return torch.device(name)
 
@@ -103,7 +106,6 @@ def prepare(recipe: Recipe, dataset: Dataset, splits: Splits, model: nn.Module |
         ModelError: the model cannot be made, or does not fit the data.
         RavineError: the device is missing, or the preprocessing cannot be fitted.
     """
-    metrics.direction(recipe.stop.monitor, dataset.task)
     device = choose_device(recipe.device)
     preprocessing = Preprocessing.fit(dataset, splits, recipe.data.preprocess, seed=recipe.seed)
     outputs = outputs_of(dataset)
@@ -111,21 +113,26 @@ def prepare(recipe: Recipe, dataset: Dataset, splits: Splits, model: nn.Module |
         with addressed(recipe.seed, "model"):
             settings = recipe.model.settings
             model = models.make(recipe.model.name, preprocessing.output_shape, outputs, settings)
-    sample = preprocessing(_sample(dataset, splits))
-    models.check(model, sample, outputs, dataset.task)
     preprocessing.to(device)
     model.to(device)
+    sample = preprocessing(_sample(recipe, dataset, splits).to(device))
+    models.check(model, sample, outputs, dataset.task)
     if sample.dim() == 4:  # convolutions run faster with the channels last
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    targets = dataset.targets[splits.train] if dataset.task == "classification" else None
+    counts = None
+    if dataset.task == "classification":
+        counts = torch.bincount(dataset.targets[splits.train], minlength=outputs)
     setup = assemble(
         recipe,
         dataset.task,
         device,
         model,
         feeds.make(recipe, dataset, splits, preprocessing, device),
-        objective(dataset.task, recipe.loss, targets, device),
+        objective(dataset.task, recipe.loss, counts, device),
     )
+    setup.notes += dataset.notes
+    if dataset.unreadable:
+        setup.notes.append(f"{len(dataset.unreadable)} unreadable files were left out")
     setup.preprocessing, setup.dataset, setup.splits = preprocessing, dataset, splits
     return setup
 
@@ -140,9 +147,18 @@ def assemble(
 ) -> Setup:
     """Put optimizer, schedule and average around a model and its batches.
 
+    Without a validation part the weights are chosen by the training loss.
+
     Raises:
+        RecipeError: no value is called as the monitored one; a schedule is longer than the training.
+        ModelError: a moving average was asked for, and the model cannot be copied.
         RavineError: TensorBoard was asked for and is not installed.
     """
+    notes = []
+    if "validation" not in parts and recipe.stop.monitor.startswith("validation."):
+        notes.append("there is no validation part: the weights are chosen by train.loss")
+        recipe = recipe.model_copy(update={"stop": recipe.stop.model_copy(update={"monitor": "train.loss"})})
+    metrics.direction(recipe.stop.monitor, task)
     if recipe.log.tensorboard:
         tensorboard.require()
     steps_per_epoch = -(-len(parts["train"]) // recipe.optimizer.accumulate)
@@ -159,11 +175,11 @@ def assemble(
     )
     average = recipe.optimizer.average
     averaged = moving_average(model, average) if average else None
-    return Setup(recipe, task, device, model, averaged, parts, loss, optimizer, schedule)
+    return Setup(recipe, task, device, model, averaged, parts, loss, optimizer, schedule, notes=notes)
 
 
-def _sample(dataset: Dataset, splits: Splits) -> Tensor:
+def _sample(recipe: Recipe, dataset: Dataset, splits: Splits) -> Tensor:
     """Two raw items (for text: one short window) to try the model on."""
     if dataset.kind == "text":
-        return dataset.fetch(splits.train[:8]).unsqueeze(0)
+        return dataset.fetch(splits.train[: min(8, feeds.context_of(recipe))]).unsqueeze(0)
     return dataset.fetch(splits.train[:2])

@@ -157,7 +157,8 @@ def fits_subset(
             one target; a text has one a character, and in so few steps half tells as much.
         lr: learning rate of Adam.
     """
-    if targets.ndim > 1 and targets.shape[1:] == inputs.shape[1:]:  # each position of a sequence is a target
+    sequences = targets.ndim > 1 and targets.shape[1:] == inputs.shape[1:]
+    if sequences and not targets.is_floating_point():  # each position of a text is a target
         inputs, targets = inputs[:_SEQUENCES, :_POSITIONS], targets[:_SEQUENCES, :_POSITIONS]
     inputs, targets = inputs[:_MOST_ITEMS], targets[:_MOST_ITEMS]
     try:
