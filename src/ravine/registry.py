@@ -76,8 +76,14 @@ def lookup(kind: str, name: str) -> Any:
     Raises:
         RecipeError: there is none; the message has the nearest valid name.
     """
-    known = _entries.get(kind, {})
-    if name not in known:
-        hint = nearest(name, known) or f"; valid are {', '.join(known)}"
-        raise RecipeError([f"unknown {kind} {name!r}{hint}"])
-    return known[name].part
+    if reason := unknown(kind, name):
+        raise RecipeError([reason])
+    return _entries[kind][name].part
+
+
+def unknown(kind: str, name: str) -> str:
+    """Why there is no part (`kind`, `name`), with the nearest valid name; empty where there is one."""
+    known = names(kind)
+    if name in known:
+        return ""
+    return f"unknown {kind} {name!r}{nearest(name, known) or '; valid are ' + ', '.join(known)}"

@@ -5,6 +5,7 @@ each kind of data), a user's file, and `--set key=value`. The sections `[model]`
 `[schedule]` name a registered part; their other keys are that part's own keyword arguments.
 """
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
@@ -14,12 +15,13 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import RecipeError, nearest
-from ..registry import entries, names
+from ..registry import entries, unknown
 from .data.dataset import Kind
 
 Auto = Literal["auto"]
 Layer = Mapping[str, Any]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+IMAGE_SIZES = range(4, 4097)
 
 
 class Section(BaseModel):
@@ -44,7 +46,7 @@ class DataSection(Section):
 
     target: str = Field("auto", description="the column (table) or array to predict")
     task: Literal["auto", "classification", "regression"] = Field("auto", description="what is predicted")
-    image_size: Annotated[int, Field(ge=4, le=4096)] | Auto = Field(
+    image_size: Annotated[int, Field(ge=IMAGE_SIZES[0], le=IMAGE_SIZES[-1])] | Auto = Field(
         "auto", description="side of the square that photographs are brought to, in pixels"
     )
     preprocess: str = Field("normalize", description="none, center, normalize, pca or whiten")
@@ -169,7 +171,7 @@ def file_layer(path: Path) -> Layer:
         RecipeError: the file cannot be read, or is not TOML; the message has the line.
     """
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError([f"{path} cannot be read: {error.strerror}"]) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -178,6 +180,8 @@ def file_layer(path: Path) -> Layer:
 
 def set_layer(assignments: Iterable[str]) -> Layer:
     """The settings of `--set key=value` arguments: dotted keys, values in TOML; a bare word is text.
+
+    `.5`, `True` and `False`, which TOML does not know, mean what they mean in Python.
 
     Raises:
         RecipeError: an argument is no assignment; all such arguments are told.
@@ -207,7 +211,9 @@ def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return text
+        if text in ("True", "False"):
+            return text == "True"
+        return float(text) if re.fullmatch(r"[+-]?(\d+\.|\.\d+)([eE][+-]?\d+)?", text) else text
 
 
 def merge(layers: Sequence[Layer]) -> dict[str, Any]:
@@ -242,32 +248,47 @@ def validate(layers: Sequence[Layer]) -> Recipe:
         RecipeError: unknown keys (with the nearest valid name), wrong types, impossible values and
             unknown parts: all of them at once.
     """
-    from . import parts, settings  # noqa: F401  parts: fills the registry
+    from . import metrics, parts, settings  # noqa: F401  parts: fills the registry
 
     merged = merge(layers)
     problems: list[str] = []
+    wrong: list[Sequence[Any]] = []
     try:
         recipe = Recipe.model_validate(merged)
     except ValidationError as error:
         problems = _told(error.errors())
-        wrong = {str(problem["loc"][0]) for problem in error.errors()}
-        recipe = Recipe.model_validate({key: item for key, item in merged.items() if key not in wrong})
+        wrong = [problem["loc"] for problem in error.errors()]
+        recipe = Recipe.model_validate(_without(merged, wrong))
+    read = {}
     for kind in PART_SECTIONS:
         section = getattr(recipe, kind)
-        problems += settings.problems(kind, section.name, section.settings, tuple(type(section).model_fields))
-    known = names("augmentation")
-    problems += [
-        f"augment: unknown augmentation {name!r}{nearest(name, known) or '; valid are ' + ', '.join(known)}"
-        for name in recipe.augment
-        if name not in known
-    ]
-    known = names("preprocessing")
-    if recipe.data.preprocess not in known:
-        hint = nearest(recipe.data.preprocess, known) or "; valid are " + ", ".join(known)
-        problems.append(f"data.preprocess: unknown step {recipe.data.preprocess!r}{hint}")
+        if (kind, "name") not in wrong:
+            fields = tuple(type(section).model_fields)
+            converted, found = settings.check(kind, section.name, section.settings, fields)
+            problems += found
+            read[kind] = section.model_copy(update=converted)
+    problems += [f"augment: {reason}" for name in recipe.augment if (reason := unknown("augmentation", name))]
+    if reason := unknown("preprocessing", recipe.data.preprocess):
+        problems.append(f"data.preprocess: {reason}")
+    try:
+        metrics.direction(recipe.stop.monitor)
+    except RecipeError as error:
+        problems += error.problems
     if problems:
         raise RecipeError(problems)
-    return recipe
+    return recipe.model_copy(update=read)
+
+
+def _without(merged: Mapping[str, Any], wrong: Iterable[Sequence[Any]]) -> dict[str, Any]:
+    """The settings but for those at the places in `wrong`; what else is in their sections stays."""
+    kept = {key: dict(item) if isinstance(item, Mapping) else item for key, item in merged.items()}
+    for key, *rest in wrong:
+        section = kept.get(key)
+        if rest and isinstance(section, dict):
+            section.pop(rest[0], None)
+        else:
+            kept.pop(key, None)
+    return kept
 
 
 def _told(found: Sequence[Any]) -> list[str]:
@@ -281,12 +302,21 @@ def _told(found: Sequence[Any]) -> list[str]:
             fields = _fields(path[:-1])
             hint = nearest(path[-1], fields) or f"; valid are {', '.join(fields)}"
             sentences.setdefault(f"{key}: there is no such key{hint}", [])
+        elif problem["type"] == "model_type":
+            sentences.setdefault(f"{key} = {problem['input']!r}: {_as_section(key, problem['input'])}", [])
         else:
             reason = problem["msg"][0].lower() + problem["msg"][1:]
             if problem["type"] == "string_pattern_mismatch":
                 reason = f"valid are {_fields(path[:-1])[path[-1]].description}"
             sentences.setdefault(f"{key} = {problem['input']!r}: ", []).append(reason)
     return [begin + ", or ".join(reasons) for begin, reasons in sentences.items()]
+
+
+def _as_section(key: str, value: Any) -> str:
+    """What to write where a section was given a plain value."""
+    if key in PART_SECTIONS and isinstance(value, str):
+        return f"write {key}.name={value}"
+    return f"{key} is a section; write {key}.KEY, where KEY is one of {', '.join(_fields([key]))}"
 
 
 def _keys(steps: Sequence[str]) -> Sequence[str]:

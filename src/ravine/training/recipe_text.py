@@ -1,5 +1,6 @@
 """A recipe as commented TOML: what `ravine recipe` prints and what a run folder keeps."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,6 +41,18 @@ def _comment(model: BaseModel, key: str) -> str:
 
 def _line(key: str, value: Any, comment: str) -> str:
     """`key = value`, with the comment aligned behind it."""
-    text = tomli_w.dumps({key: list(value) if isinstance(value, tuple) else value}, multiline_strings=False)
-    assignment = " ".join(text.split()).replace("[ ", "[").replace(", ]", "]").replace(",]", "]")
+    assignment = f"{_key(key)} = {_value(value)}"
     return f"{assignment:<32}# {comment}" if comment else assignment
+
+
+def _value(value: Any) -> str:
+    """A value on one line; tomli_w alone would spread lists, and tables, over several."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_key(key)} = {_value(item)}' for key, item in value.items())}}}"
+    return tomli_w.dumps({"value": value}).removeprefix("value = ").removesuffix("\n")
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch("[A-Za-z0-9_-]+", key) else _value(key)

@@ -22,6 +22,9 @@ WIRING = {
 }
 
 
+# Schedules are tried on a training longer than any: whether durations fit is known once the data are.
+ENDLESS, EPOCH = 10**15, 10**6
+
 # What the recipe of a run on a network from Python says in place of a model's name.
 GIVEN = "given"
 
@@ -42,46 +45,73 @@ def parameters(kind: str, name: str) -> dict[str, inspect.Parameter]:
 
 
 def defaults(kind: str, name: str) -> dict[str, Any]:
-    """Every setting that has a default which TOML can hold, with that default."""
+    """Every setting that has a default which TOML can hold, with that default in its type: 0 is 0.0."""
+    types = _types(kind, name)
     return {
-        key: parameter.default
+        key: _converted(types.get(key, Any), parameter.default)
         for key, parameter in parameters(kind, name).items()
         if parameter.default is not None and parameter.default is not parameter.empty
     }
 
 
-def problems(kind: str, name: str, given: Mapping[str, Any], reserved: Sequence[str] = ()) -> list[str]:
-    """What is wrong with a part's name and settings: a sentence each, none where all is well.
+def check(
+    kind: str, name: str, given: Mapping[str, Any], reserved: Sequence[str] = ()
+) -> tuple[dict[str, Any], list[str]]:
+    """A part's settings in the types of its signature, and what is wrong with them and with its name.
 
-    `reserved`: the section's own keys, for the nearest valid name. A model that is not registered is
-    checked when it is made.
+    What is wrong is a sentence each, none where all is well. A setting that is called like a kind of
+    parts, as `activation`, names one of them. A model that is not registered is checked when it is made.
+
+    Args:
+        kind: "model", "optimizer" or "schedule".
+        name: of the part.
+        given: its settings, as a person wrote them.
+        reserved: the section's own keys, for the nearest valid name.
     """
     if not is_registered(kind, name):
-        return []
-    if name not in registry.names(kind):
-        hint = nearest(name, registry.names(kind)) or f"; valid are {', '.join(registry.names(kind))}"
-        return [f"{kind}.name: unknown {kind} {name!r}{hint}"]
-    known = parameters(kind, name)
-    part = registry.lookup(kind, name)
-    types = get_type_hints(part.__init__ if inspect.isclass(part) else part)
+        return dict(given), []
+    if reason := registry.unknown(kind, name):
+        return dict(given), [f"{kind}.name: {reason}"]
+    known, types = parameters(kind, name), _types(kind, name)
+    read: dict[str, Any] = {}
     found = []
     for key, value in given.items():
         if key not in known:
             hint = nearest(key, [*known, *reserved]) or f"; {name} takes {', '.join(known) or 'no settings'}"
             found.append(f"{kind}.{key}: {name} has no such setting{hint}")
-        elif reason := _mismatch(types.get(key, Any), value):
-            found.append(f"{kind}.{key} = {value!r}: {reason}")
-    return found or _impossible(kind, name, given)
+            continue
+        try:
+            read[key] = _converted(types.get(key, Any), value)
+        except ValueError as error:
+            found.append(f"{kind}.{key} = {value!r}: {error}")
+            continue
+        if registry.names(key) and (reason := registry.unknown(key, read[key])):
+            found.append(f"{kind}.{key}: {reason}")
+    required = {key for key, parameter in known.items() if parameter.default is parameter.empty}
+    found += [f"{kind}.{key}: {name} needs a value" for key in sorted(required - given.keys())]
+    if required <= read.keys():
+        found += _impossible(kind, name, read)
+    return read, found
 
 
-def _mismatch(expected: Any, value: Any) -> str:
-    config = ConfigDict(arbitrary_types_allowed=True)
+def _types(kind: str, name: str) -> dict[str, Any]:
+    part = registry.lookup(kind, name)
+    return get_type_hints(part.__init__ if inspect.isclass(part) else part)
+
+
+def _converted(expected: Any, value: Any) -> Any:
+    """`value` as the type that a signature names.
+
+    Raises:
+        ValueError: it is no such value; the text says why.
+    """
     try:
-        TypeAdapter(expected, config=config).validate_python(value)
+        return TypeAdapter(expected, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
     except ValidationError as error:
-        reasons = [item["msg"] for item in error.errors() if item["type"] != "is_instance_of"]
-        return " or ".join(dict.fromkeys(reason[0].lower() + reason[1:] for reason in reasons))
-    return ""
+        # Types that only a program can give, such as a tensor, would confuse who writes a recipe.
+        told = [item["msg"] for item in error.errors() if item["type"] != "is_instance_of"]
+        reasons = dict.fromkeys(reason[0].lower() + reason[1:] for reason in told)
+        raise ValueError(" or ".join(reasons) or "only a program can give it") from error
 
 
 def _impossible(kind: str, name: str, given: Mapping[str, Any]) -> list[str]:
@@ -96,9 +126,9 @@ def _impossible(kind: str, name: str, given: Mapping[str, Any]) -> list[str]:
         if kind == "optimizer":
             part([weight], **given)
         elif kind == "schedule":
-            part(torch.optim.SGD([weight]), total_steps=1000, steps_per_epoch=100, **given)
+            part(torch.optim.SGD([weight]), total_steps=ENDLESS, steps_per_epoch=EPOCH, **given)
     except RecipeError as error:
-        return [f"{kind}: {problem}" for problem in error.problems]
+        return [problem if problem.startswith(kind) else f"{kind}: {problem}" for problem in error.problems]
     except (ValueError, TypeError) as error:
         return [f"{kind}: {name}: {error}"]
     return []
