@@ -23,6 +23,7 @@ def train(
     *,
     settings: Sequence[Layer] = (),
     out: str | Path | None = None,
+    trust: bool = False,
     progress: Progress = runs.SILENT,
 ) -> Run:
     """Train a network, score it honestly, and leave a run folder with a report.
@@ -34,12 +35,15 @@ def train(
         recipe: a built-in recipe's name, a TOML file, or the settings as nested dictionaries.
         settings: further settings, as nested dictionaries, that win over the recipe's.
         out: the run folder to make; by default `runs/DATA-DATE-TIME`.
+        trust: a recipe file may name the network by `module:function`, which runs that code.
         progress: whom to tell; `ravine.show.terminal.progress()` draws the live table.
 
     Raises:
         RavineError: its subclasses say what went wrong, see `ravine.errors`; nothing trained is lost.
     """
-    return _reported(runs.train(model, data, recipe, settings=settings, out=out, progress=progress))
+    return _reported(
+        runs.train(model, data, recipe, settings=settings, out=out, trust=trust, progress=progress)
+    )
 
 
 def resume(
@@ -47,6 +51,7 @@ def resume(
     *,
     model: nn.Module | None = None,
     data: Any = None,
+    trust: bool = False,
     progress: Progress = runs.SILENT,
 ) -> Run:
     """Go on with an interrupted run to its end; see `train`.
@@ -55,12 +60,13 @@ def resume(
         run: the run folder.
         model: the network, where the run was given one as an object.
         data: the batches, where the run was given batches; or where the data are now, if they moved.
+        trust: the run's recipe may name the network by `module:function`, which runs that code.
         progress: whom to tell.
 
     Raises:
         RavineError: its subclasses say what went wrong.
     """
-    return _reported(runs.resume(run, model=model, data=data, progress=progress))
+    return _reported(runs.resume(run, model=model, data=data, trust=trust, progress=progress))
 
 
 def _reported(run: Run) -> Run:

@@ -110,7 +110,7 @@ def test_a_text_is_scored_and_continued(ravine, runs, tmp_path):
 @pytest.mark.parametrize("run", ["digits", "prices"])
 @pytest.mark.parametrize("format", ["pt2", "onnx"])
 def test_an_exported_file_answers_as_predict_does(ravine, runs, tmp_path, run, format):
-    file = tmp_path / f"model.{format}"
+    file = tmp_path / "for" / "others" / f"model.{format}"
     done = ravine("export", runs / run, file)
     assert done.code == 0, done.err
     assert "largest difference from predict" in done.out

@@ -49,7 +49,7 @@ def test_all_mistakes_of_a_recipe_at_once(refused):
 def test_settings_that_are_none(refused):
     assert "'optimizer.lr' is not key=value" in refused("train", "digits", "--set", "optimizer.lr")
     assert "did you mean 'fast'" in refused("train", "digits", "--recipe", "fats")
-    assert "device" in refused("train", "digits", "--device", "gpu")
+    assert "valid are auto, cpu, cuda" in refused("train", "digits", "--device", "gpu")
 
 
 def test_a_recipe_file_that_is_none(refused, tmp_path):
@@ -88,7 +88,7 @@ def test_runs_that_are_none(refused, tmp_path):
 
 def test_a_resumed_run_takes_no_other_settings(refused, runs):
     assert "leave the other options out" in refused("train", "--resume", runs / "digits", "--seed", 0)
-    assert "finished" in refused("train", "--resume", runs / "digits")
+    assert f"ravine report {runs / 'digits'}" in refused("train", "--resume", runs / "digits")
     assert "name the DATA" in refused("train")
 
 
@@ -112,3 +112,29 @@ def test_numbers_that_blow_up_end_with_a_code_of_their_own(ravine, tmp_path):
     assert done.code == 3, done
     assert "optimizer.lr" in done.err.splitlines()[-1]
     assert not (out / "result.json").exists()
+
+
+def test_answers_that_cannot_be_written_are_refused_before_the_work(refused, runs, tmp_path, monkeypatch):
+    def worked(*arguments, **options):
+        raise AssertionError("the work was begun")
+
+    for work in ("training.predict.predict", "training.export.export", "lab.range_test.range_test"):
+        monkeypatch.setattr(f"ravine.{work}", worked)
+    (tmp_path / "note").write_text("mine")
+    out = tmp_path / "note" / "out.html"
+    assert "cannot write" in refused("predict", runs / "prices", runs / "prices.csv", "--out", out)
+    assert "cannot write" in refused("export", runs / "prices", tmp_path / "note" / "model.pt2")
+    assert "cannot write" in refused("lr", "wine", "--out", out)
+    assert "is a folder" in refused("lr", "wine", "--out", tmp_path)
+
+
+def test_settings_that_the_data_cannot_have(refused, runs):
+    assert "augment: wine has no images" in refused("train", "wine", "--set", 'augment=["flip"]')
+    told = refused(
+        "train", "diabetes", "--set", "loss.label_smoothing=.1", "--set", "loss.class_weights=balanced"
+    )
+    assert "2 mistakes" in told and "loss.label_smoothing" in told and "loss.class_weights" in told
+
+
+def test_a_section_in_place_of_a_name(refused):
+    assert "write model.name=resnet" in refused("train", "digits", "--set", "model=resnet")

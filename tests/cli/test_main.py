@@ -96,3 +96,22 @@ def test_a_reader_that_leaves_is_no_error():
         process.stdout.close()  # before anything is written
         assert process.stderr.read() == b""
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (MemoryError(), 4, "error: memory ran out"),
+        (RuntimeError("CUDA out of memory"), 4, "error: memory ran out"),
+        (PermissionError(13, "Permission denied", "/far/away"), 2, "error: /far/away: Permission denied\n"),
+        (OSError(28, "No space left on device"), 2, "error: No space left on device\n"),
+    ],
+)
+@pytest.mark.parametrize("command", [["predict", "run", "new.csv"], ["export", "run", "model.pt2"]])
+def test_what_the_machine_refuses_is_told(capsys, monkeypatch, command, error, code, told):
+    def failing(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("ravine.training.load.load_predictor", failing)
+    assert main(command) == code
+    assert capsys.readouterr().err.startswith(told)

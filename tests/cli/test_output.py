@@ -2,7 +2,10 @@ import os
 import subprocess
 import sys
 
-from ravine.cli.output import UNFOLDED, wide_console
+import pytest
+
+from ravine.cli.output import UNFOLDED, make_place, wide_console
+from ravine.errors import RunError
 
 
 def test_long_lines_are_not_folded_outside_a_terminal(capsys):
@@ -29,3 +32,13 @@ def test_work_goes_on_when_the_reader_has_gone(tmp_path):
     assert process.communicate(timeout=50)[1] == ""
     assert process.returncode == 0
     assert (tmp_path / "end").read_text() == "done"
+
+
+def test_a_place_is_made_or_refused(tmp_path):
+    make_place(tmp_path / "a" / "b" / "file.csv")
+    assert (tmp_path / "a" / "b").is_dir() and list((tmp_path / "a" / "b").iterdir()) == []
+    (tmp_path / "note").write_text("mine")
+    with pytest.raises(RunError, match="cannot write"):
+        make_place(tmp_path / "note" / "file.csv")
+    with pytest.raises(RunError, match="is a folder"):
+        make_place(tmp_path / "a")

@@ -32,7 +32,8 @@ class Elements(HTMLParser):
 
 @pytest.fixture
 def figure():
-    return range_test([{"lr": 10.0**-power, "loss": 1.0, "smoothed": 1.0} for power in (3, 2, 1)], 1e-2)
+    rows = [{"lr": 10.0**-power, "loss": 1.0, "smoothed": 1.0} for power in (3, 2, 1)]
+    return range_test(rows, 1e-2, 4.0)
 
 
 def test_a_page_of_one_figure_needs_no_network(tmp_path, figure):

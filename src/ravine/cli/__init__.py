@@ -14,6 +14,7 @@ import typer
 
 from .. import __version__
 from ..errors import Interrupted, RavineError
+from ..memory import memory_told
 from . import export, inspect, lr, predict, recipe, report, train
 
 app = typer.Typer(
@@ -87,7 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
-        app(arguments, prog_name="ravine")
+        with memory_told():
+            app(arguments, prog_name="ravine")
     except SystemExit as end:  # how typer ends, well or not
         return int(end.code or 0)
     except Interrupted as stop:
@@ -96,6 +98,12 @@ def _run(arguments: Sequence[str] | None) -> int:
     except RavineError as error:
         typer.echo(f"error: {error}", err=True)
         return error.exit_code
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a disk or a permission that no command expected; no defect of Ravine's
+        place = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"error: {place}{error.strerror or error}", err=True)
+        return RavineError.exit_code
     return 0
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Run
+from .options import Run, Trust
 
 # Made-up items on which the file's outputs are compared with `predict`'s.
 CHECKED = 16
@@ -14,6 +14,7 @@ CHECKED = 16
 def export(
     run: Run,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="NAME.pt2 (torch.export) or NAME.onnx.")],
+    trust: Trust = False,
 ) -> None:
     """Write RUN's network as one file that needs no Ravine.
 
@@ -22,8 +23,10 @@ def export(
     from ..training.examples import example_items
     from ..training.export import export as write
     from ..training.load import context_of, load_predictor
+    from .output import make_place
 
-    predictor = load_predictor(run)
+    predictor = load_predictor(run, trust=trust)
+    make_place(file)
     preprocessing = predictor.preprocessing
     example = example_items(preprocessing, CHECKED, context_of(run))
     done = write(predictor, example, file, preprocessing.spec)

@@ -33,8 +33,10 @@ def inspect(
 
 
 def _summary(screen: "Console", found: Found) -> None:
+    from rich.markup import escape
+
     shape = "×".join(str(size) for size in found["item_shape"])
-    screen.print(f"[bold]{_safe(found['name'])}[/] · {found['kind']} · {found['task']}")
+    screen.print(f"[bold]{escape(found['name'])}[/] · {found['kind']} · {found['task']}")
     items = found["items"]
     told = [f"{part} {items[part]:,}" for part in PARTS]
     origin = "the test part came with the data" if found["given_test"] else "cut here"
@@ -142,6 +144,7 @@ def _line(screen: "Console", title: str, text: str, warning: bool = False) -> No
 
 def _table(screen: "Console", head: tuple[str, ...], rows: Sequence[tuple[str, ...]], left: int = 1) -> None:
     """Aligned columns, the first `left` of them text, the others numbers."""
+    from rich.markup import escape
     from rich.padding import Padding
     from rich.table import Table
 
@@ -149,7 +152,7 @@ def _table(screen: "Console", head: tuple[str, ...], rows: Sequence[tuple[str, .
     for position, title in enumerate(head):
         table.add_column(title, justify="left" if position < left else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(_safe(cell) for cell in row))
+        table.add_row(*(escape(cell) for cell in row))
     screen.print(Padding(table, (0, 0, 0, 2), expand=False))
 
 
@@ -162,9 +165,3 @@ def _range(values: Found) -> str:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
-
-
-def _safe(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

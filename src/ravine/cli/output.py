@@ -1,9 +1,15 @@
-"""Where commands print: a terminal in its width and colours, a pipe or file as plain, unfolded text."""
+"""Where commands print and write.
+
+A terminal gets its own width and colours, a pipe or file plain, unfolded text.
+"""
 
 import os
 import sys
+from pathlib import Path
 
 from rich.console import Console
+
+from ..errors import RunError
 
 UNFOLDED = 10_000
 
@@ -28,3 +34,17 @@ def wide_console() -> Console:
     if not made.is_terminal:
         made.width = UNFOLDED
     return made
+
+
+def make_place(file: Path) -> None:
+    """Make the folders that a file is to lie in, before the work that fills it.
+
+    Raises:
+        RunError: they cannot be made, or the file is a folder.
+    """
+    if file.is_dir():
+        raise RunError(f"{file} is a folder; name a file in it")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot write {file}: {error.filename}: {error.strerror}") from error

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Run, SkipBad
+from .options import Run, SkipBad, Trust
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +26,7 @@ def predict(
         Path | None, typer.Option(metavar="FILE.csv", help="Where to write.  [standard output]")
     ] = None,
     skip_bad: SkipBad = False,
+    trust: Trust = False,
 ) -> None:
     """Predict classes and probabilities, or values, for new data.
 
@@ -35,10 +36,13 @@ def predict(
     from ..training import predict as answers
     from ..training.data.read_inputs import read_inputs
     from ..training.load import context_of, load_predictor
+    from .output import make_place
 
-    predictor = load_predictor(run)
+    predictor = load_predictor(run, trust=trust)
     spec = predictor.preprocessing.spec
     raw, names = read_inputs(source, spec, skip_bad=skip_bad)
+    if out is not None:
+        make_place(out)
     if predictor.task == "language":
         context = context_of(run)
         _tell(predictor, raw, context)
@@ -47,7 +51,6 @@ def predict(
     if out is None:
         answers.write_csv(sys.stdout, names, outputs, spec)
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
     answers.write_csv(out, names, outputs, spec)
     typer.echo(f"{len(names):,} predictions in {out}", err=True)
 

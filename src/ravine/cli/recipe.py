@@ -59,6 +59,7 @@ def recipe(
 
 
 def _list(screen: "Console", recipes: dict[str, str]) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from .. import registry
@@ -70,7 +71,7 @@ def _list(screen: "Console", recipes: dict[str, str]) -> None:
     def section(title: str, lines: dict[str, str]) -> None:
         table.add_row(f"[bold]{title}[/]")
         for name, description in lines.items():
-            table.add_row(f"  {name}", _escaped(description))
+            table.add_row(f"  {name}", escape(description))
 
     section("recipes", recipes)
     for kind, (title, _) in KINDS.items():
@@ -80,6 +81,7 @@ def _list(screen: "Console", recipes: dict[str, str]) -> None:
 
 
 def _describe(screen: "Console", entry: "Entry") -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from ..training import settings
@@ -97,12 +99,6 @@ def _describe(screen: "Console", entry: "Entry") -> None:
         for key, parameter in settings.parameters(entry.kind, entry.name).items():
             value = entry.suggested.get(key, parameter.default)
             shown = "(required)" if value is parameter.empty else str(value)
-            table.add_row(f"  {key}", _escaped(shown), _escaped(meanings.get(key, "")))
+            table.add_row(f"  {key}", escape(shown), escape(meanings.get(key, "")))
         screen.print(table)
     screen.print()
-
-
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

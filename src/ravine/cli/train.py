@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..errors import RavineError
-from .options import DATA, Device, Model, RecipeName, Seed, Settings, SkipBad, layers
+from .options import DATA, Device, Model, RecipeName, Seed, Settings, SkipBad, Trust, layers
 
 
 def train(
@@ -23,6 +23,7 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted run, to the same end.")
     ] = None,
+    trust: Trust = False,
 ) -> None:
     """Train a network on DATA; leave a run folder with a report."""
     given = (model, recipe, settings, seed, device, out, skip_bad or None)
@@ -39,8 +40,8 @@ def train(
 
     with terminal.progress(console()) as progress:
         if resume is not None:
-            run = runs.resume(resume, data=data, progress=progress)
+            run = runs.resume(resume, data=data, trust=trust, progress=progress)
         else:
             chosen = layers(settings, seed=seed, device=device, skip_bad=skip_bad)
-            run = runs.train(model, data, recipe, settings=chosen, out=out, progress=progress)
+            run = runs.train(model, data, recipe, settings=chosen, out=out, trust=trust, progress=progress)
     write_report(run.folder)

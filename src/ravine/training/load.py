@@ -13,9 +13,10 @@ from .preprocessing import Preprocessing
 from .recipe import Recipe, file_layer, validate
 from .run_folder import RunFolder
 from .settings import GIVEN
+from .trust import refuse_code
 
 
-def load(run: str | Path, model: nn.Module | None = None) -> nn.Module:
+def load(run: str | Path, model: nn.Module | None = None, *, trust: bool = False) -> nn.Module:
     """The trained network of a run with its best weights, in evaluation mode: a plain `nn.Module`.
 
     It takes preprocessed inputs; `load_predictor` gives the whole way from raw items to probabilities.
@@ -23,13 +24,15 @@ def load(run: str | Path, model: nn.Module | None = None) -> nn.Module:
     Args:
         run: the run folder.
         model: a network of the same shape, where the run was given one as an object.
+        trust: the run's recipe may name the network by `module:function`, which runs that code.
 
     Raises:
         RunError: no run there, no weights yet, or the run's network was an object and none is given.
+        ModelError: the network is code that is not trusted, or cannot be made.
     """
     folder = RunFolder.open(Path(run))
     if model is None:
-        model = _made(folder)
+        model = _made(folder, trust)
     weights = folder.read_tensors("model.safetensors")
     try:
         model.load_state_dict(weights)
@@ -38,20 +41,22 @@ def load(run: str | Path, model: nn.Module | None = None) -> nn.Module:
     return model.eval()
 
 
-def load_predictor(run: str | Path) -> Predictor:
+def load_predictor(run: str | Path, *, trust: bool = False) -> Predictor:
     """The whole way from raw items to probabilities or values, as `ravine predict` goes it.
 
     Args:
         run: the run folder.
+        trust: as for `load`.
 
     Raises:
+        ModelError: as `load`.
         RunError: as `load`; or the run was trained on batches from Python, whose preparation is unknown.
     """
     folder = RunFolder.open(Path(run))
     if not (folder.path / "preprocessing.json").is_file():
         raise RunError(f"{run} was trained on batches from Python: how raw items become inputs is not known")
     preprocessing = Preprocessing.load(folder.path)
-    return Predictor(preprocessing, load(run), preprocessing.task).eval()
+    return Predictor(preprocessing, load(run, trust=trust), preprocessing.task).eval()
 
 
 def context_of(run: str | Path) -> int:
@@ -68,9 +73,11 @@ def _recipe(folder: RunFolder) -> Recipe:
     return validate([file_layer(folder.path / "recipe.toml")])
 
 
-def _made(folder: RunFolder) -> nn.Module:
+def _made(folder: RunFolder, trust: bool) -> nn.Module:
     """The recipe's network, untrained."""
     recipe = _recipe(folder)
+    if not trust:
+        refuse_code({"model": {"name": recipe.model.name}}, folder.path / "recipe.toml")
     if recipe.model.name == GIVEN:
         raise RunError(
             f"{folder.path} was trained on a network from Python; give one of its shape: load(run, model)"

@@ -3,9 +3,10 @@
 import math
 from typing import Any
 
+from ..errors import RecipeError
 from . import models, settings
 from .data.dataset import Dataset, Splits
-from .recipe import PART_SECTIONS, Recipe
+from .recipe import IMAGE_SIZES, PART_SECTIONS, Layer, Recipe
 
 # Epochs for a training part of one item, as it were: 20 for 50,000 items.
 EPOCHS, FEWEST_EPOCHS, MOST_EPOCHS = 4400, 5, 60
@@ -13,17 +14,29 @@ EPOCHS, FEWEST_EPOCHS, MOST_EPOCHS = 4400, 5, 60
 MOST_PIXELS = 2**21
 
 
-def resolve(recipe: Recipe, dataset: Dataset, splits: Splits) -> Recipe:
+def resolve(recipe: Recipe, dataset: Dataset, splits: Splits, asked: Layer | None = None) -> Recipe:
     """The recipe with every value concrete, each part's defaults filled in.
 
     Batches are 1/16 of the training part, as a power of two from 16 to 128: small sets need enough
     steps an epoch, large ones enough parallel work. Epochs fall like 1/√items, so that a small set is seen
     more often and a large one still gets more steps in all.
+
+    Args:
+        recipe: validated.
+        dataset: the data.
+        splits: its parts.
+        asked: what the person chose themselves, of a named recipe nothing. What such data cannot have is
+            refused where it was asked for, and dropped where a named recipe brought it along.
+
+    Raises:
+        RecipeError: the person asked for something that such data cannot have.
     """
+    recipe = _usable(recipe, dataset, asked or {})
     items = len(splits.train)
     name = recipe.model.name
     if name == "auto":
-        name = models.auto(dataset.kind, dataset.item_shape)
+        vectors = recipe.data.preprocess == "pca" and dataset.kind == "image"
+        name = "mlp" if vectors else models.auto(dataset.kind, dataset.item_shape)
     batch_size, epochs, image_size = recipe.data.batch_size, recipe.stop.epochs, recipe.data.image_size
     if batch_size == "auto":
         batch_size = min(128, max(16, 2 ** round(math.log2(max(items, 1) / 16))))
@@ -31,10 +44,11 @@ def resolve(recipe: Recipe, dataset: Dataset, splits: Splits) -> Recipe:
             pixels = dataset.item_shape[-2] * dataset.item_shape[-1]
             batch_size = max(8, min(batch_size, 2 ** int(math.log2(MOST_PIXELS / pixels))))
     if epochs == "auto":
-        usual = min(MOST_EPOCHS, max(FEWEST_EPOCHS, EPOCHS / math.sqrt(max(items, 1))))
-        epochs = max(1, round(recipe.stop.effort * usual))
-    if image_size == "auto" and dataset.kind == "image":
-        image_size = dataset.item_shape[-1]
+        epochs = usual_epochs(items, recipe.stop.effort)
+    # Only files are brought to a size; what arrays have may be a size that nobody can ask for.
+    if image_size == "auto" and dataset.options.get("reader") == "images":
+        side = dataset.item_shape[-1]
+        image_size = side if side in IMAGE_SIZES else "auto"
     task = "auto" if dataset.task == "language" else dataset.task
     return recipe.model_copy(
         update={
@@ -45,6 +59,34 @@ def resolve(recipe: Recipe, dataset: Dataset, splits: Splits) -> Recipe:
             **{kind: _filled(recipe, kind, name) for kind in PART_SECTIONS},
         }
     )
+
+
+def usual_epochs(items: int, effort: float) -> int:
+    """Epochs for a training part of so many items, times the effort."""
+    usual = min(MOST_EPOCHS, max(FEWEST_EPOCHS, EPOCHS / math.sqrt(max(items, 1))))
+    return max(1, round(effort * usual))
+
+
+def _usable(recipe: Recipe, dataset: Dataset, asked: Layer) -> Recipe:
+    """The recipe without what such data cannot have."""
+    loss = asked.get("loss", {})
+    problems: list[str] = []
+    changed: dict[str, Any] = {}
+    if recipe.augment and dataset.kind != "image":
+        changed["augment"] = ()
+        if asked.get("augment"):
+            problems.append(f"augment: {dataset.name} has no images to change at random; leave it out")
+    if recipe.loss.label_smoothing and dataset.task == "regression":
+        changed["loss"] = recipe.loss.model_copy(update={"label_smoothing": 0.0})
+        if loss.get("label_smoothing"):
+            problems.append(
+                f"loss.label_smoothing: {dataset.name} has values to predict, no classes; leave it out"
+            )
+    if recipe.loss.class_weights != "none" and dataset.task != "classification":
+        problems.append(f"loss.class_weights: {dataset.name} has no classes to weigh; leave it out")
+    if problems:
+        raise RecipeError(problems)
+    return recipe.model_copy(update=changed)
 
 
 def _filled(recipe: Recipe, kind: str, model: str) -> Any:

@@ -5,8 +5,7 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,19 +15,21 @@ import torch
 from torch import nn
 
 from .. import __version__
-from ..errors import Interrupted, MemoryLimitError, RunError
+from ..errors import Interrupted, RunError
+from ..memory import memory_told
 from ..randomness import addressed
-from . import checkpoint, given, recipe_text
-from .data import DataOptions, Dataset, Splits, open_data
+from . import checkpoint, given, recipe_text, watch
+from .data import DataOptions, Dataset, Splits, embedded, open_data
 from .data.splits import cut, to_json
 from .finish import finish
 from .loop import Loop, StopNow
 from .progress import Progress, Silent
-from .recipe import Layer, Recipe, file_layer, named_layer, named_recipes, validate
+from .recipe import Layer, Recipe, file_layer, merge, named_layer, named_recipes, validate
 from .resolve import resolve
 from .run_folder import RunFolder
 from .setup import Setup, prepare
 from .signals import StopRequest
+from .trust import needed, refuse_code
 
 RecipeLike = str | Path | Layer | None
 SILENT = Silent()
@@ -50,6 +51,7 @@ def train(
     *,
     settings: Sequence[Layer] = (),
     out: str | Path | None = None,
+    trust: bool = False,
     progress: Progress = SILENT,
 ) -> Run:
     """Train a network on a data set and leave a run folder.
@@ -61,6 +63,7 @@ def train(
         recipe: a built-in recipe's name, a TOML file, or the settings as nested dictionaries.
         settings: further settings that win over the recipe's.
         out: the run folder to make; by default `runs/DATA-DATE-TIME`.
+        trust: a recipe file may name the network by `module:function`, which runs that code.
         progress: whom to tell.
 
     Raises:
@@ -76,21 +79,28 @@ def train(
     if out is not None:
         RunFolder.refuse_existing(Path(out))
     source = str(data) if isinstance(data, str | Path) else None
-    with _memory_told():
-        setup = make_setup(model, data, recipe, settings=settings)
+    with memory_told():
+        setup = make_setup(model, data, recipe, settings=settings, trust=trust)
         folder = _new_folder(Path(out) if out else _default_path(setup.facts["data"]), setup, source)
-        with StopRequest() as stop:
+        with folder.locked(), StopRequest() as stop:
             return _go_on(Loop(setup, folder, progress, stop), began, fresh=True)
 
 
 def make_setup(
-    model: nn.Module | str | None, data: Any, recipe: RecipeLike = None, *, settings: Sequence[Layer] = ()
+    model: nn.Module | str | None,
+    data: Any,
+    recipe: RecipeLike = None,
+    *,
+    settings: Sequence[Layer] = (),
+    trust: bool = False,
 ) -> Setup:
     """Everything that a training of `model` on `data` would start with; nothing is written.
 
     The arguments, and what is raised, are those of `train`.
     """
     name, layers = _layers(recipe)
+    if model is None and layers and not (trust or isinstance(recipe, Mapping)):
+        refuse_code(layers[0], str(recipe), settings)
     if isinstance(model, str):
         # Before the recipe, so that settings without a name are this model's; after it, so that it wins.
         chosen = {"model": {"name": model}}
@@ -99,7 +109,7 @@ def make_setup(
     if isinstance(data, str | Path):
         first = validate([*_named(name, "image"), *layers])
         return _from_source(data, first, name, layers, model)
-    return given.prepare(validate([*_named(name, "table"), *layers]), data, model)
+    return given.prepare(validate([*_for_batches(name), *layers]), data, model)
 
 
 def read(
@@ -113,13 +123,18 @@ def read(
     """
     name, layers = _layers(recipe)
     layers += settings
-    with _memory_told():
+    with memory_told():
         dataset, splits, _ = _opened(data, validate([*_named(name, "image"), *layers]), name, layers)
     return dataset, splits
 
 
 def resume(
-    run: str | Path, *, model: nn.Module | None = None, data: Any = None, progress: Progress = SILENT
+    run: str | Path,
+    *,
+    model: nn.Module | None = None,
+    data: Any = None,
+    trust: bool = False,
+    progress: Progress = SILENT,
 ) -> Run:
     """Go on with a run that was interrupted; on a CPU it ends bit-identical to an uninterrupted one.
 
@@ -127,6 +142,7 @@ def resume(
         run: the run folder.
         model: the network, where the run was given one as an object.
         data: the batches, where the run was given batches; or where the data are now, if they moved.
+        trust: the run's recipe may name the network by `module:function`, which runs that code.
         progress: whom to tell.
 
     Raises:
@@ -136,13 +152,16 @@ def resume(
     began = time.perf_counter()
     folder = RunFolder.open(Path(run))
     if folder.finished:
-        raise RunError(f"{folder.path} is finished; there is nothing to resume")
+        raise RunError(f"{folder.path} is finished; draw its report again with: ravine report {folder.path}")
     recorded = folder.read_json("splits.json")
     source = folder.read_json("environment.json")["data"] if data is None else data
-    recipe = validate([file_layer(folder.path / "recipe.toml")])
-    with _memory_told():
+    layers = [file_layer(folder.path / "recipe.toml")]
+    recipe = validate(layers)
+    if model is None and not trust:
+        refuse_code(layers[0], folder.path / "recipe.toml")
+    with memory_told():
         if isinstance(source, str | Path):
-            setup = _from_source(source, recipe, None, [file_layer(folder.path / "recipe.toml")], model)
+            setup = _from_source(source, recipe, None, layers, model)
         elif source is None:
             raise RunError(f"{folder.path} was trained on batches from Python: give them as data=")
         else:
@@ -152,15 +171,15 @@ def resume(
                 f"the data at {source} have changed since {folder.path} was started; a resumed run would mix "
                 "two data sets. Bring the old data back, or start a new run."
             )
-        threads = folder.read_json("environment.json")["threads"]
-        if threads != torch.get_num_threads():
+        threads, now = folder.read_json("environment.json")["threads"], torch.get_num_threads()
+        if threads != now:
             progress.notice(
                 "warning",
-                f"the run was started with {threads} threads and goes on with {torch.get_num_threads()}: sums are "
-                "rounded otherwise, so it will be as good as, but not bit-identical to, an uninterrupted run",
+                f"the run was started with {threads} threads and goes on with {now}: sums are rounded "
+                "otherwise, so it will be as good as, but not bit-identical to, an uninterrupted run",
             )
-        folder.clear_drafts()
-        with StopRequest() as stop:
+        with folder.locked(), StopRequest() as stop:
+            folder.clear_drafts()
             loop = Loop(setup, folder, progress, stop)
             loaded = checkpoint.load_newest(folder.checkpoints, lambda text: progress.notice("warning", text))
             if loaded is not None:
@@ -171,7 +190,8 @@ def resume(
 
 def _go_on(loop: Loop, began: float, *, fresh: bool) -> Run:
     """Train to the end and score. `began`: when this session of the run did."""
-    with addressed(loop.setup.recipe.seed, "run"):  # the caller's global random streams stay as they are
+    # The caller's global random streams stay as they are.
+    with addressed(loop.setup.recipe.seed, "run"):
         return _trained(loop, began, fresh)
 
 
@@ -190,6 +210,8 @@ def _trained(loop: Loop, began: float, fresh: bool) -> Run:
         }
     )
     if fresh:
+        for note in setup.notes:
+            loop.notice(watch.Notice("info", note))
         loop.look()
     loop.state.seconds["start"] += time.perf_counter() - began
     for row in folder.read_rows():
@@ -199,8 +221,8 @@ def _trained(loop: Loop, began: float, fresh: bool) -> Run:
     except StopNow:
         raise Interrupted(
             loop.stop.signum,
-            f"stopped in epoch {loop.state.epoch + 1} at step {loop.state.step}; everything is kept. "
-            f"Go on with: ravine train --resume {folder.path}",
+            f"stopped after {loop.state.epoch} epochs and {loop.state.step} steps; everything is kept. "
+            f"Go on with: ravine train --resume {folder.path}{needed(setup.recipe)}",
         ) from None
     finally:
         folder.close()
@@ -223,12 +245,18 @@ def _named(name: str | None, kind: Any) -> list[Layer]:
     return [] if name is None else [named_layer(name, kind)]
 
 
+def _for_batches(name: str) -> list[Layer]:
+    """What a built-in recipe says of batches from Python, whose network and kind it does not know."""
+    layer = named_layer(name, "table")
+    return [{key: layer[key] for key in ("optimizer", "schedule") if key in layer}]
+
+
 def _from_source(
     source: str | Path, first: Recipe, name: str | None, layers: list[Layer], model: nn.Module | str | None
 ) -> Setup:
     """Open and cut the data, then make the run with the recipe for their kind."""
     dataset, splits, recipe = _opened(source, first, name, layers)
-    recipe = resolve(recipe, dataset, splits)
+    recipe = resolve(recipe, dataset, splits, asked=merge(layers))
     setup = prepare(recipe, dataset, splits, model if isinstance(model, nn.Module) else None)
     setup.facts = _facts(dataset, splits)
     return setup
@@ -290,7 +318,7 @@ def _new_folder(path: Path, setup: Setup, source: str | None) -> RunFolder:
 
 def environment(setup: Setup, source: str | None) -> dict[str, Any]:
     """Where and with what a run is made; `data` is what `resume` opens again."""
-    here = source is not None and Path(source).expanduser().exists()
+    here = source is not None and source not in embedded.NAMES and Path(source).expanduser().exists()
     return {
         "ravine": __version__,
         "torch": torch.__version__,
@@ -309,19 +337,3 @@ def _default_path(data: str) -> Path:
     name = re.sub(r"[^\w.-]+", "-", data)
     path = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     return path if not path.exists() else path.with_name(f"{path.name}-{os.getpid()}")
-
-
-@contextmanager
-def _memory_told() -> Iterator[None]:
-    """Turn running out of memory into advice."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        text = str(error)
-        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not known and "allocate memory" not in text and "out of memory" not in text:
-            raise
-        raise MemoryLimitError(
-            "memory ran out. Lower data.batch_size (and raise optimizer.accumulate to make up for it), "
-            "data.image_size, data.memory_gb or the model's width; checkpoints written before are whole."
-        ) from error

@@ -10,15 +10,16 @@ from .theme import BLUE, GREEN, RED, blank, line, log_axis, tint
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-_DIVERGED = 4.0  # a smoothed loss above this many times its lowest value
 
-
-def range_test(rows: Sequence[Mapping[str, float | None]], suggestion: float | None) -> "Figure":
+def range_test(
+    rows: Sequence[Mapping[str, float | None]], suggestion: float | None, diverged: float
+) -> "Figure":
     """Loss against learning rate, raw and smoothed, the suggested rate marked, divergence shaded.
 
     Args:
         rows: {"lr", "loss", "smoothed"} of each step, rates rising; None or not finite where it blew up.
         suggestion: the rate to use, or None where the test found none.
+        diverged: the smoothed loss has diverged above this many times its lowest value.
 
     Raises:
         RunError: there are no rows.
@@ -39,7 +40,7 @@ def range_test(rows: Sequence[Mapping[str, float | None]], suggestion: float | N
     finite = smoothed[numpy.isfinite(smoothed)]
     if len(finite):
         floor = float(finite.min())
-        ceiling = max(float(finite[0]) * 1.5, floor * _DIVERGED if floor > 0 else floor + 1.0)
+        ceiling = max(float(finite[0]) * 1.5, floor * diverged if floor > 0 else floor + 1.0)
         figure.update_yaxes(range=[min(floor, float(numpy.nanmin(raw))) - 0.04 * abs(ceiling), ceiling])
         _shade_divergence(figure, rates, smoothed, ceiling)
     if suggestion is not None:
