@@ -231,7 +231,7 @@ def range_rows(losses):
 
 def test_the_range_test_marks_suggestion_and_divergence():
     losses = [2.3, 2.3, 2.0, 1.0, 0.5, 0.4, 1.0, 9.0, None]
-    figure = figures.range_test(range_rows(losses), 1e-3)
+    figure = figures.range_test(range_rows(losses), 1e-3, 4.0)
     shade = next(shape for shape in figure.layout.shapes if shape.type == "rect")
     rates = numpy.logspace(-6, 1, len(losses))
     assert (shade.x0, shade.x1) == pytest.approx((rates[7], rates[8]))
@@ -242,11 +242,11 @@ def test_the_range_test_marks_suggestion_and_divergence():
 
 
 def test_the_range_test_without_suggestion_or_divergence():
-    figure = figures.range_test(range_rows([2.3, 2.0, 1.0]), None)
+    figure = figures.range_test(range_rows([2.3, 2.0, 1.0]), None, 4.0)
     assert not figure.layout.shapes and not figure.layout.annotations
-    assert len(figures.range_test(range_rows([None, None]), None).data) == 2
+    assert len(figures.range_test(range_rows([None, None]), None, 4.0).data) == 2
     with pytest.raises(RunError, match="no steps to draw"):
-        figures.range_test([], None)
+        figures.range_test([], None, 4.0)
 
 
 def test_names_are_shown_as_written_and_cut_in_the_middle():
@@ -264,3 +264,23 @@ def test_logarithmic_axes_are_labelled_within_the_data(low, high, first):
     within = [tick for tick in figure.layout.yaxis.tickvals if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
     assert within[0] == pytest.approx(first)
     assert 3 <= len(within) <= 8
+
+
+def test_hundreds_of_classes_carry_no_text_for_each_cell(tmp_path):
+    def matrix(size):
+        names = [f"class {number}" for number in range(size)]
+        return figures.confusion_matrix(
+            read_run(made_runs.classification(tmp_path / str(size), names, items=600))
+        )
+
+    told = matrix(200).data[0].customdata
+    assert told[0][1].startswith("true class 0<br>predicted class 1")
+    many = matrix(201)
+    assert [trace.customdata for trace in many.data] == [None, None]
+    assert "%{y}" in many.data[0].hovertemplate
+
+
+@pytest.mark.parametrize("diverged", [4.0, 10.0])
+def test_the_range_test_is_drawn_up_to_where_it_diverged(diverged):
+    figure = figures.range_test(range_rows([1.0, 0.5, 0.4, 1.7, 9.0]), None, diverged)
+    assert figure.layout.yaxis.range[1] == pytest.approx(0.4 * diverged)

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 _COUNTS_SHOWN = 20
 _LABELS_SHOWN = 25
 _SCORES_SHOWN = 20
+# Above so many classes, a text for each cell would outweigh the rest of the page.
+_HOVERED = 200
 
 
 def confusion(run: Run) -> "tuple[str, ndarray[Any, Any], list[str]]":
@@ -54,6 +56,11 @@ def confusion_matrix(run: Run) -> "Figure":
         wide=size > _COUNTS_SHOWN,
     )
     worst = float(shares[~right].max()) if size > 1 else 0.0
+    told: dict[str, Any] = {
+        "hovertemplate": "true class number %{y}<br>predicted %{x}<br>%{z:.1%} of the class<extra></extra>"
+    }
+    if size <= _HOVERED:
+        told = {"customdata": _hover(counts, shares, names), "hovertemplate": "%{customdata}<extra></extra>"}
     for cells, color, top in ((right, BLUE, 1.0), (~right & (counts > 0), AMBER, max(worst, 1e-9))):
         figure.add_trace(
             {
@@ -65,10 +72,9 @@ def confusion_matrix(run: Run) -> "Figure":
                 "showscale": False,
                 "xgap": 1.5 if size <= _COUNTS_SHOWN else 0,
                 "ygap": 1.5 if size <= _COUNTS_SHOWN else 0,
-                "customdata": _hover(counts, shares, names),
-                "hovertemplate": "%{customdata}<extra></extra>",
                 "hoverongaps": False,
             }
+            | told
             | (
                 {
                     "text": numpy.where(cells, counts.astype(str), ""),

@@ -42,13 +42,9 @@ def calibration(run: Run) -> "Figure":
     Raises:
         NothingToDrawError: the run is no classification, or kept no predictions.
     """
-    import numpy
-
     part, logits, targets = run.predicted("classification")
     probabilities = softmax(logits)
     items, sure, share, error = reliability(probabilities.max(axis=1), logits.argmax(axis=1) == targets)
-    centers = (numpy.arange(_BINS) + 0.5) / _BINS
-    low, high = _wilson(share, items)
     figure = blank(
         f"Calibration, {part} part",
         "confidence: probability of the predicted class (%)",
@@ -66,41 +62,8 @@ def calibration(run: Run) -> "Figure":
             "hoverinfo": "skip",
         }
     )
-    figure.add_trace(
-        {
-            "type": "scatter",
-            "x": sure,
-            "y": share,
-            "mode": "lines+markers",
-            "name": f"this model: expected calibration error {error:.1%}",
-            "line": {"color": tint(BLUE, 0.5), "width": 1.5},
-            "connectgaps": True,
-            "marker": {"color": BLUE, "size": 8},
-            "error_y": {
-                "array": high - share,
-                "arrayminus": share - low,
-                "color": tint(BLUE, 0.7),
-                "thickness": 1.2,
-            },
-            "customdata": items,
-            "hovertemplate": "confidence %{x:.1%}<br>right %{y:.1%}<br>%{customdata} items<extra></extra>",
-        }
-    )
-    figure.add_trace(
-        {
-            "type": "bar",
-            "x": centers,
-            "y": items,
-            "yaxis": "y2",
-            "width": 0.9 / _BINS,
-            "marker": {"color": tint(AMBER, 0.75)},
-            "showlegend": False,
-            "hovertemplate": "%{y} items<extra></extra>",
-            "text": [f"{number:,}" if number else "" for number in items],
-            "textposition": "outside",
-            "cliponaxis": False,
-        }
-    )
+    figure.add_trace(_answered(items, sure, share, error))
+    figure.add_trace(_counts(items))
     figure.update_layout(
         xaxis={"range": [0, 1], "tickformat": ".0%", "anchor": "y2"},
         yaxis={"range": [0, 1.02], "tickformat": ".0%", "domain": [0.3, 1]},
@@ -108,6 +71,48 @@ def calibration(run: Run) -> "Figure":
         showlegend=True,
     )
     return figure
+
+
+def _answered(
+    items: "ndarray[Any, Any]", sure: "ndarray[Any, Any]", share: "ndarray[Any, Any]", error: float
+) -> dict[str, Any]:
+    """The line of the shares answered rightly, with their intervals."""
+    low, high = _wilson(share, items)
+    return {
+        "type": "scatter",
+        "x": sure,
+        "y": share,
+        "mode": "lines+markers",
+        "name": f"this model: expected calibration error {error:.1%}",
+        "line": {"color": tint(BLUE, 0.5), "width": 1.5},
+        "connectgaps": True,
+        "marker": {"color": BLUE, "size": 8},
+        "error_y": {
+            "array": high - share,
+            "arrayminus": share - low,
+            "color": tint(BLUE, 0.7),
+            "thickness": 1.2,
+        },
+        "customdata": items,
+        "hovertemplate": "confidence %{x:.1%}<br>right %{y:.1%}<br>%{customdata} items<extra></extra>",
+    }
+
+
+def _counts(items: "ndarray[Any, Any]") -> dict[str, Any]:
+    """The bars below: items in each bin."""
+    return {
+        "type": "bar",
+        "x": [(number + 0.5) / _BINS for number in range(_BINS)],
+        "y": items,
+        "yaxis": "y2",
+        "width": 0.9 / _BINS,
+        "marker": {"color": tint(AMBER, 0.75)},
+        "showlegend": False,
+        "hovertemplate": "%{y} items<extra></extra>",
+        "text": [f"{number:,}" if number else "" for number in items],
+        "textposition": "outside",
+        "cliponaxis": False,
+    }
 
 
 def softmax(logits: "ndarray[Any, Any]") -> "ndarray[Any, Any]":
