@@ -3,6 +3,7 @@
 import tomllib
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 from hypothesis import given
@@ -187,6 +188,7 @@ def test_a_section_that_was_given_a_value_says_how_to_write_it() -> None:
     assert "epochs" in told[3]
 
 
+@hypothesis.settings(deadline=None)  # the first validation imports every part
 @given(st.text())
 def test_any_text_comes_back_from_the_recipes_text(text: str) -> None:
     recipe = validate([{"data": {"target": text}, "model": {"name": "own:net", "words": [text, [text]]}}])
@@ -195,6 +197,7 @@ def test_any_text_comes_back_from_the_recipes_text(text: str) -> None:
     assert again["model"]["words"] == [text, [text]]
 
 
+@hypothesis.settings(deadline=None)
 @given(st.dictionaries(st.text(), st.integers(0, 9) | st.text() | st.floats(allow_nan=False) | st.booleans()))
 def test_nested_settings_come_back_from_the_recipes_text(settings: dict) -> None:
     recipe = validate([{"model": {"name": "own:net", "groesse": settings, "größe": 1}}])
