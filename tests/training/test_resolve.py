@@ -10,6 +10,7 @@ from ravine.training import recipe_text
 from ravine.training.data.dataset import Dataset, Splits, no_positions
 from ravine.training.recipe import Recipe, validate
 from ravine.training.resolve import resolve
+from ravine.training.run import make_setup
 
 
 def resolved(
@@ -85,6 +86,8 @@ def test_the_size_that_files_were_brought_to_is_recorded() -> None:
 
 
 def test_principal_components_are_no_images() -> None:
+    setup = make_setup(None, "digits", {"data": {"preprocess": "pca"}})
+    assert setup.model(next(iter(setup.feeds["train"].epoch(0)))[0]).shape[1] == 10
     assert resolved("image", 1_258, (1, 8, 8), data={"preprocess": "pca"}).model.name == "mlp"
     assert resolved("image", 1_258, (1, 8, 8), data={"preprocess": "whiten"}).model.name == "cnn"
 
