@@ -48,6 +48,7 @@ def make_setup(epochs: int) -> Setup:
         "model": {"name": "mlp", "width": 64, "depth": 2, "normalization": "none"},
         "optimizer": {"name": "adam", "lr": LR, "average": 0.0},
         "schedule": {"name": "none"},
+        "loss": {"label_smoothing": 0.0},
         "stop": {"epochs": epochs},
     }
     return runs.make_setup(None, "digits", None, settings=[settings])

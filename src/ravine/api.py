@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import nn
 
-from .show.report import write_report
 from .training import run as runs
 from .training.load import load, load_predictor
 from .training.progress import Progress
@@ -70,5 +69,7 @@ def resume(
 
 
 def _reported(run: Run) -> Run:
+    from .show.report import write_report
+
     write_report(run.folder)
     return run
