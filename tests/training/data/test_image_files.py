@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ravine.training.data import DataOptions
 from ravine.training.data.images import (
     Header,
     UnusableImageError,
     decode,
+    digest_all,
     grey_levels_only,
     median_short_side,
     read_header,
@@ -153,18 +155,19 @@ def test_decompression_bombs_are_refused_before_decoding(tmp_path, size):
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "webp", "bmp", "tiff"])
-def test_truncated_images_are_found_by_their_header_check(tmp_path, suffix):
+def test_truncated_images_are_found_by_decoding_them(tmp_path, suffix):
     buffer = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(buffer, {"jpg": "jpeg"}.get(suffix, suffix))
     path = tmp_path / f"a.{suffix}"
     path.write_bytes(buffer.getvalue())
-    read_header(path, LIMIT)
+    digests, bad = digest_all([path], LIMIT)
+    assert (len(digests), bad) == (1, {})
     path.write_bytes(buffer.getvalue()[: len(buffer.getvalue()) * 2 // 3])
     with pytest.raises(UnusableImageError, match=r"damaged or truncated|no known image format"):
-        read_header(path, LIMIT)
-    with pytest.raises(UnusableImageError):
         decode(path, (8, 8), 3, LIMIT)
+    digests, bad = digest_all([path], LIMIT)
+    assert digests == [] and list(bad) == [path]
 
 
 def test_files_that_are_no_images_are_refused(tmp_path):
@@ -189,3 +192,35 @@ def test_grey_levels_are_told_from_colours():
     assert grey_levels_only(images)
     images[299, 2, 1, 1] ^= 1
     assert not grey_levels_only(images)
+
+
+def test_a_file_of_another_format_is_refused_whatever_its_name(tmp_path):
+    """Pillow would hand an EPS to Ghostscript, which runs it as a program."""
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n1 1 moveto\n%%EOF\n"
+    (tmp_path / "a.png").write_bytes(eps)
+    with Image.open(tmp_path / "a.png") as opened:
+        assert opened.format == "EPS"
+    for look in (lambda path: read_header(path, LIMIT), lambda path: decode(path, (8, 8), 3, LIMIT)):
+        with pytest.raises(UnusableImageError, match="no known image format"):
+            look(tmp_path / "a.png")
+
+
+def test_our_limit_on_pixels_takes_the_place_of_pillows(tmp_path, monkeypatch):
+    """Cameras of 108 megapixels exceed Pillow's own limit of 89 million, which stays as it was."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    quadrants(16, 16).save(tmp_path / "a.png")
+    assert read_header(tmp_path / "a.png", 256).width == 16
+    assert decode(tmp_path / "a.png", (8, 8), 3, 256).shape == (3, 8, 8)
+    assert Image.MAX_IMAGE_PIXELS == 50
+    with pytest.raises(UnusableImageError, match="decompression bomb"):
+        decode(tmp_path / "a.png", (8, 8), 3, 100)
+    assert Image.MAX_IMAGE_PIXELS == 50
+
+
+@pytest.mark.parametrize("pixels", [61_000_000, 108_000_000])
+def test_large_cameras_are_within_the_usual_limit(tmp_path, pixels):
+    (tmp_path / "a.png").write_bytes(png_bomb(10_000, pixels // 10_000))
+    assert read_header(tmp_path / "a.png", DataOptions.max_image_pixels).width == 10_000
+    (tmp_path / "b.png").write_bytes(png_bomb(20_000, 20_000))
+    with pytest.raises(UnusableImageError, match="more than the limit of 200,000,000"):
+        read_header(tmp_path / "b.png", DataOptions.max_image_pixels)

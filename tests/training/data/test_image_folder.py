@@ -128,16 +128,21 @@ def test_unreadable_images_are_skipped_and_counted_on_request(damaged, memory_gb
     assert any("2 images cannot be read" in note for note in data.notes)
 
 
-def test_damage_within_an_image_is_found_too(folder):
+@pytest.mark.parametrize("memory_gb", [1.0, 0.0])
+def test_damage_within_an_image_is_found_before_training(folder, memory_gb):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     path = folder / "red" / "noise.png"
     Image.fromarray(noise).save(path)
     content = bytearray(path.read_bytes())
     content[3000:4000] = bytes(1000)
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"red/noise.png: damaged"):
-        open_data(folder)
-    assert open_data(folder, DataOptions(skip_bad=True)).unreadable == ("red/noise.png",)
+    (folder / "blue" / "2.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"2 of the images") as error:
+        open_data(folder, DataOptions(memory_gb=memory_gb))
+    assert "blue/2.png: empty" in str(error.value) and "red/noise.png: damaged" in str(error.value)
+    data = open_data(folder, DataOptions(memory_gb=memory_gb, skip_bad=True))
+    assert data.unreadable == ("blue/2.png", "red/noise.png")
+    assert len(data.fetch(torch.arange(len(data.targets)))) == 6
 
 
 def test_a_class_must_not_vanish_with_its_bad_images(folder):
@@ -167,6 +172,17 @@ def test_the_fingerprint_of_streamed_files_sees_a_change(folder):
     before = open_data(folder, options).fingerprint
     assert open_data(folder, options).fingerprint == before
     Image.new("RGB", (12, 12), (255, 1, 0)).save(folder / "red" / "0.png")
+    assert open_data(folder, options).fingerprint != before
+
+
+def test_the_fingerprint_of_streamed_files_sees_a_change_anywhere(folder):
+    options = DataOptions(memory_gb=0.0)
+    path = folder / "red" / "noise.bmp"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(path)
+    before = open_data(folder, options).fingerprint
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
     assert open_data(folder, options).fingerprint != before
 
 

@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -82,21 +82,23 @@ def read_image_folder(root: Path, options: DataOptions) -> Dataset:
     """
     found, notes = _find(root)
     headers, bad = _scan([item.path for item in found], options.max_image_pixels)
-    _report_bad(bad, root, options)
-    found = _without(found, bad)
+    readable = tuple(item.path for item in found if item.path not in bad)
     side = options.image_size if options.image_size != "auto" else images.median_short_side(headers)
     grey = all(header.grey for header in headers)
-    items = ImageItems(tuple(item.path for item in found), side, 1 if grey else 3, options.max_image_pixels)
+    items = ImageItems(readable, side, 1 if grey else 3, options.max_image_pixels)
     streamed = np.prod(items.shape) > options.memory_gb * 2**30
+    inputs: Tensor | ImageItems
+    digests: list[bytes] = []
     if streamed:
-        inputs: Tensor | ImageItems = items
+        digests, broken = images.digest_all(items.files, items.max_pixels)
+        inputs = replace(items, files=tuple(path for path in items.files if path not in broken))
         notes.append("the images do not fit in memory: they are decoded as they are needed")
     else:
         decoded, broken = _decode_all(items)
-        _report_bad(broken, root, options)
-        found = _without(found, broken)
-        bad |= broken
         inputs = torch.from_numpy(decoded)
+    bad |= broken
+    _report_bad(bad, root, options)
+    found = _without(found, bad)
     if bad:
         notes.append(f"{len(bad)} images cannot be read and are left out")
     classes = tuple(sorted({item.label for item in found}))
@@ -112,7 +114,7 @@ def read_image_folder(root: Path, options: DataOptions) -> Dataset:
         classes=classes,
         target_name="class",
         item_name=names.__getitem__,
-        fingerprint=_fingerprint(items.files, names, side) if streamed else "",
+        fingerprint=_fingerprint(names, digests, side) if streamed else "",
         notes=tuple(notes),
         unreadable=tuple(path.relative_to(root).as_posix() for path in sorted(bad)),
         options={"reader": "images", "max_image_pixels": options.max_image_pixels},
@@ -223,10 +225,9 @@ def _positions(found: Sequence[Labelled]) -> dict[PartName, Tensor]:
     return {part: torch.tensor(positions) for part, positions in parts.items()}
 
 
-def _fingerprint(files: Sequence[Path], names: Sequence[str], side: int) -> str:
-    """A digest of names, sizes and first 4 KB: reading a large folder whole would take minutes."""
+def _fingerprint(names: Sequence[str], digests: Sequence[bytes], side: int) -> str:
+    """A digest of the files' names and contents, and of the side they are brought to."""
     hasher = hashlib.blake2b(str(side).encode(), digest_size=16)
-    for path, name in zip(files, names, strict=True):
-        with path.open("rb") as file:
-            hasher.update(f"{name}\0{path.stat().st_size}\0".encode() + file.read(4096))
+    for name, digest in zip(names, digests, strict=True):
+        hasher.update(f"{name}\0".encode() + digest)
     return hasher.hexdigest()

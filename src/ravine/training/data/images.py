@@ -4,16 +4,20 @@ An image becomes upright (EXIF), composited on white where it is transparent, cu
 wanted aspect and resized with antialiasing.
 """
 
+import hashlib
+import io
 import math
 import os
 import struct
+import threading
 import warnings
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,17 +25,21 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from PIL import Image
 
+Result = TypeVar("Result")
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".dib"}
     | {".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
 )
+# What Pillow may take a file for, whatever its name. It would hand an EPS to Ghostscript, which runs it.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM")
 GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"})
 # What Pillow raises on damaged files of its various formats.
 DAMAGE = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError,
     MemoryError, struct.error, zlib.error,
 )  # fmt: skip
-TAIL = 4096
+# Files a task of the threads: fewer would cost more in bookkeeping than a small image in decoding.
+FILES_A_TASK = 8
 
 
 class UnusableImageError(Exception):
@@ -53,38 +61,27 @@ def is_image(path: Path) -> bool:
 
 
 def read_header(path: Path, max_pixels: int) -> Header:
-    """Size and mode of an image, and a look at its end.
-
-    Where the format's end mark is missing, or the format has none, the image is decoded to see
-    whether it is whole. Not safe to call from several threads at once.
+    """Size and mode of an image, without decoding it. Not safe to call from several threads at once.
 
     Raises:
-        UnusableImageError: the file is empty, no image, truncated, or has more than `max_pixels` pixels.
+        UnusableImageError: the file is empty, no image, or has more than `max_pixels` pixels.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                width, height = image.size
-                _refuse_bomb(width, height, max_pixels)
-                if not _has_end_mark(path, image.format):
-                    image.load()
-                return Header(width, height, image.mode in GREY_MODES and "transparency" not in image.info)
-    except Image.DecompressionBombError as error:
-        raise UnusableImageError(f"a decompression bomb: {error}") from error
-    except UnidentifiedImageError as error:
-        raise UnusableImageError("empty" if path.stat().st_size == 0 else "no known image format") from error
-    except DAMAGE as error:
-        raise UnusableImageError(f"damaged or truncated: {error}") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with _opened(path, max_pixels) as image:
+            grey = image.mode in GREY_MODES and "transparency" not in image.info
+            return Header(image.width, image.height, grey)
 
 
-def decode(path: Path, size: tuple[int, int], channels: int, max_pixels: int) -> npt.NDArray[np.uint8]:
-    """The image at `path` as uint8 (channels, height, width).
+def decode(
+    source: Path | io.BytesIO, size: tuple[int, int], channels: int, max_pixels: int
+) -> npt.NDArray[np.uint8]:
+    """An image as uint8 (channels, height, width).
 
     Args:
-        path: an image file; of an animation the first frame is taken.
+        source: an image file, or its content; of an animation the first frame is taken.
         size: height and width of the result; the image is cut in the centre to this aspect.
         channels: 3 for colour, 1 for grey.
         max_pixels: an image with more is refused before it is decoded.
@@ -95,15 +92,13 @@ def decode(path: Path, size: tuple[int, int], channels: int, max_pixels: int) ->
     from PIL import Image, ImageOps
 
     height, width = size
-    try:
-        with Image.open(path) as file:
-            _refuse_bomb(*file.size, max_pixels)
-            # JPEG files can be decoded at 1/2, 1/4, 1/8 of their size; twice the target keeps the
-            # antialiasing of the resize below.
-            scale = min(1.0, 2 * max(size) / min(file.size))
-            file.draft(None, (math.ceil(file.width * scale), math.ceil(file.height * scale)))
-            image = ImageOps.exif_transpose(file)
-            image = _opaque(image).convert("L" if channels == 1 else "RGB")
+    with _opened(source, max_pixels) as file:
+        # JPEG files can be decoded at 1/2, 1/4, 1/8 of their size; twice the target keeps the
+        # antialiasing of the resize below.
+        scale = min(1.0, 2 * max(size) / min(file.size))
+        file.draft(None, (math.ceil(file.width * scale), math.ceil(file.height * scale)))
+        image = ImageOps.exif_transpose(file)
+        image = _opaque(image).convert("L" if channels == 1 else "RGB")
         if image.size != (width, height):
             image = image.resize(
                 (width, height),
@@ -111,8 +106,6 @@ def decode(path: Path, size: tuple[int, int], channels: int, max_pixels: int) ->
                 box=_centre(image.size, width / height),
                 reducing_gap=2.0,
             )
-    except (*DAMAGE, Image.DecompressionBombError) as error:
-        raise UnusableImageError(f"damaged or truncated: {error}") from error
     pixels = np.asarray(image, np.uint8)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
@@ -120,23 +113,102 @@ def decode(path: Path, size: tuple[int, int], channels: int, max_pixels: int) ->
 def decode_all(
     paths: Sequence[Path], size: tuple[int, int], channels: int, max_pixels: int
 ) -> tuple[npt.NDArray[np.uint8], dict[Path, str]]:
-    """All images that can be decoded, (N, channels, height, width), and why the others cannot.
+    """All images that can be decoded, (N, channels, height, width), and why the others cannot."""
+    batch = np.empty((len(paths), channels, *size), np.uint8)
+
+    def place(row: int) -> None:
+        batch[row] = decode(paths[row], size, channels, max_pixels)
+
+    _, bad = _each(place, paths)
+    return (batch[[path not in bad for path in paths]] if bad else batch), bad
+
+
+def digest_all(paths: Sequence[Path], max_pixels: int) -> tuple[list[bytes], dict[Path, str]]:
+    """A digest of the content of each image that can be decoded, and why the others cannot.
+
+    Each is decoded once, as small as its format allows: only so is it known to be whole.
+    """
+
+    def digest(row: int) -> bytes:
+        try:
+            content = paths[row].read_bytes()
+        except OSError as error:
+            raise UnusableImageError(error.strerror or str(error)) from error
+        decode(io.BytesIO(content), (8, 8), 3, max_pixels)
+        return hashlib.blake2b(content, digest_size=16).digest()
+
+    return _each(digest, paths)
+
+
+def _each(work: Callable[[int], Result], paths: Sequence[Path]) -> tuple[list[Result], dict[Path, str]]:
+    """What `work` gives for the number of each path that is usable, and why the others are not.
 
     Threads share the work: Pillow releases the interpreter's lock while it decodes and resizes.
     """
-    batch = np.empty((len(paths), channels, *size), np.uint8)
     bad: dict[Path, str] = {}
 
-    def place(row: int) -> None:
-        try:
-            batch[row] = decode(paths[row], size, channels, max_pixels)
-        except UnusableImageError as error:
-            bad[paths[row]] = str(error)
+    def some(start: int) -> list[Result]:
+        done = []
+        for row in range(start, min(start + FILES_A_TASK, len(paths))):
+            try:
+                done.append(work(row))
+            except UnusableImageError as error:
+                bad[paths[row]] = str(error)
+        return done
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(place, range(len(paths))):
-            pass
-    return (batch[[path not in bad for path in paths]] if bad else batch), bad
+        starts = range(0, len(paths), FILES_A_TASK)
+        return [result for done in pool.map(some, starts) for result in done], bad
+
+
+@contextmanager
+def _opened(source: Path | io.BytesIO, max_pixels: int) -> "Iterator[Image.Image]":
+    """An image whose header is read, and whatever Pillow says against it as one kind of error."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with _pillow_limit.at_least(max_pixels), Image.open(source, formats=FORMATS) as image:
+            _refuse_bomb(*image.size, max_pixels)
+            yield image
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UnusableImageError(f"a decompression bomb: {error}") from error
+    except UnidentifiedImageError as error:
+        empty = isinstance(source, Path) and source.stat().st_size == 0
+        raise UnusableImageError("empty" if empty else "no known image format") from error
+    except PermissionError as error:
+        raise UnusableImageError("it may not be read: permission denied") from error
+    except DAMAGE as error:
+        raise UnusableImageError(f"damaged or truncated: {error}") from error
+
+
+class _PillowLimit:
+    """Pillow's own limit on pixels, a global: raised to ours while any thread has an image open."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._before: int | None = None
+
+    @contextmanager
+    def at_least(self, pixels: int) -> Iterator[None]:
+        from PIL import Image
+
+        with self._lock:
+            if not self._users:
+                self._before = Image.MAX_IMAGE_PIXELS
+            self._users += 1
+            if Image.MAX_IMAGE_PIXELS is not None:
+                Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, pixels)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    Image.MAX_IMAGE_PIXELS = self._before
+
+
+_pillow_limit = _PillowLimit()
 
 
 def _refuse_bomb(width: int, height: int, max_pixels: int) -> None:
@@ -183,24 +255,6 @@ def _centre(size: tuple[int, int], aspect: float) -> tuple[float, float, float, 
     return left, top, left + box_width, top + box_height
 
 
-def _has_end_mark(path: Path, image_format: str | None) -> bool:
-    with path.open("rb") as file:
-        head = file.read(12)
-        length = file.seek(0, 2)
-        file.seek(max(0, length - TAIL))
-        tail = file.read()
-    match image_format:
-        case "JPEG" | "MPO":
-            return b"\xff\xd9" in tail
-        case "PNG":
-            return b"IEND" in tail
-        case "GIF":
-            return tail.rstrip(b"\0").endswith(b";")
-        case "WEBP":
-            return length >= int.from_bytes(head[4:8], "little") + 8
-    return False
-
-
 def grey_levels_only(images: npt.NDArray[np.uint8]) -> bool:
     """Whether images (N, 3, H, W) have three equal channels throughout."""
     return all(
@@ -211,5 +265,5 @@ def grey_levels_only(images: npt.NDArray[np.uint8]) -> bool:
 
 def median_short_side(headers: Iterable[Header], most: int = 64) -> int:
     """The side that suits images of mixed sizes: their median short side, at most `most`."""
-    sides: Sequence[int] = sorted(min(header.width, header.height) for header in headers)
+    sides = sorted(min(header.width, header.height) for header in headers) or [most]
     return min(sides[len(sides) // 2], most)

@@ -23,4 +23,4 @@ class DataOptions:
     image_size: int | Literal["auto"] = "auto"
     skip_bad: bool = False
     memory_gb: float = 1.0
-    max_image_pixels: int = 50_000_000
+    max_image_pixels: int = 200_000_000
