@@ -1,9 +1,11 @@
+import zipfile
+
 import numpy as np
 import pytest
 import torch
 
 from ravine.errors import DataError
-from ravine.training.data import DataOptions, open_data
+from ravine.training.data import DataOptions, arrays, open_data
 
 X = np.random.default_rng(0).normal(size=(24, 3))
 Y = np.arange(24) % 3
@@ -128,3 +130,55 @@ def test_damaged_files_are_refused(tmp_path, name):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DataError, match="cannot be read"):
         open_data(path)
+
+
+def npy_header(descr: str, shape: str) -> bytes:
+    header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}".encode()
+    header = header.ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"garbage that is neither", r"a.npz is no NumPy array, or it is damaged"),
+        (b"PK\x03\x04 garbage", "cannot be read: File is not a zip file. It is damaged"),
+        (b"\x93NUMPY\x01\x00\x05\x00(((((", "cannot be read: .* It is damaged"),
+        (npy_header("'<f8'", "(10**12,)") + bytes(80), "cannot be read"),
+        (npy_header("'<f8'", "(1000000000000,)") + bytes(80), "announces 8,000,000,000,000 bytes .* are 80"),
+        (npy_header("'<f8'", "(-5, 2)") + bytes(80), "announces -80 bytes"),
+        (npy_header("'|O'", "(1,)") + bytes(80), "holds Python objects"),
+    ],
+)
+def test_what_is_no_array_is_told_from_what_holds_objects(tmp_path, content, message):
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        open_data(tmp_path / "a.npz")
+
+
+def test_a_member_that_is_no_array_is_named(tmp_path):
+    np.savez(tmp_path / "a.npz", x=X, y=Y)
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.writestr("notes.txt", "not an array")
+    with pytest.raises(DataError, match=r"notes.txt in .*a.npz is no NumPy array"):
+        open_data(tmp_path / "a.npz")
+
+
+def test_an_archive_larger_than_the_free_memory_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "a.npz", x=np.zeros((1 << 17, 8)), y=np.arange(1 << 17) % 2)
+    assert (tmp_path / "a.npz").stat().st_size < 1 << 17
+    monkeypatch.setattr(arrays, "available_memory", lambda: 9 << 20)
+    monkeypatch.setattr(arrays.npy, "read_array", lambda *a, **k: pytest.fail("it was unpacked"))
+    with pytest.raises(DataError, match=r"a.npz is too large: 0.0 GiB once unpacked"):
+        open_data(tmp_path / "a.npz")
+
+
+def test_the_free_memory_is_known():
+    assert 2**24 < arrays.available_memory() < 2**50
+
+
+def test_a_member_that_unpacks_to_more_than_it_says_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", npy_header("'<f8'", "(1000000000,)") + bytes(8))
+    with pytest.raises(DataError, match=r"x.npy in .* announces 8,000,000,000 bytes"):
+        open_data(tmp_path / "a.npz")

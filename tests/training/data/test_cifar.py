@@ -168,10 +168,23 @@ def test_numeric_arrays_survive(tmp_path, dtype, order):
         (pickle.dumps({"data": np.zeros((2, 9), np.uint8), "labels": [0, 1]}), "no CIFAR batch"),
         (pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0]}), "2 images need as many"),
         (pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0, "x"]}), "whole-number labels"),
+        (pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0, 2**63]}), "label out of range"),
+        (
+            pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [-(2**70)] * 2}),
+            "label out of range",
+        ),
     ],
 )
 def test_damaged_batches_of_the_python_layout_are_refused(tmp_path, content, message):
     python_layout(tmp_path, 4)
     (tmp_path / "data_batch_1").write_bytes(content)
     with pytest.raises(DataError, match=message):
+        open_data(tmp_path)
+
+
+@pytest.mark.parametrize("names", [7, None, b"abc", {"a": 1}])
+def test_names_of_the_classes_that_are_no_list_are_refused(tmp_path, names):
+    python_layout(tmp_path, 4)
+    (tmp_path / "batches.meta").write_bytes(pickle.dumps({"label_names": names}))
+    with pytest.raises(DataError, match=r"batches.meta is no CIFAR file: its names of the classes"):
         open_data(tmp_path)

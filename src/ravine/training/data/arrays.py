@@ -1,14 +1,19 @@
 """NumPy files: an .npz with named arrays, or .npy files side by side."""
 
+import lzma
+import math
+import os
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from numpy.lib import format as npy
 from torch import Tensor
 
 from ...errors import DataError, nearest
@@ -21,6 +26,12 @@ from .targets import encode
 Array = npt.NDArray[Any]
 INPUT_NAMES = ("x", "data", "images", "inputs", "features")
 TARGET_NAMES = ("y", "labels", "label", "targets", "target", "classes")
+ZIP = b"PK"
+# What damaged archives and headers raise.
+DAMAGE = (
+    ValueError, OSError, EOFError, KeyError, TypeError, OverflowError, RuntimeError,
+    SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+)  # fmt: skip
 PART_WORDS: dict[str, PartName] = {
     "train": "train",
     "val": "validation",
@@ -86,7 +97,7 @@ def load(path: Path) -> dict[str, Array]:
     """The arrays of an .npz, a folder of .npy files, or an .npy file and those beside it, by name.
 
     Raises:
-        DataError: a file is damaged, or needs unpickling.
+        DataError: a file is damaged, needs unpickling, or does not fit in the memory that is free.
     """
     if path.suffix.lower() == ".npz":
         return _load_file(path)
@@ -112,17 +123,75 @@ def load_inputs(path: Path) -> Array:
 def _load_file(path: Path) -> dict[str, Array]:
     try:
         with path.open("rb") as file:
-            content = np.load(file, allow_pickle=False)
-            if isinstance(content, np.ndarray):
-                return {path.stem: content}
-            return {name: content[name] for name in content.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        advice = (
-            "It holds Python objects, which could run foreign code: save plain numeric arrays."
-            if "pickle" in str(error)
-            else "Save it again."
+            if file.read(2) == ZIP:
+                return _members(file, path)
+            size = file.seek(0, os.SEEK_END)
+            _refuse_too_large(size, path)
+            file.seek(0)
+            return {path.stem: _array(file, size, str(path))}
+    except PermissionError:
+        raise
+    except DAMAGE as error:
+        raise DataError(f"{path} cannot be read: {error}. It is damaged; save it again.") from error
+
+
+def _members(file: IO[bytes], path: Path) -> dict[str, Array]:
+    """The arrays of an .npz, an archive of .npy files."""
+    with zipfile.ZipFile(file) as archive:
+        _refuse_too_large(sum(member.file_size for member in archive.infolist()), path)
+        arrays = {}
+        for member in archive.infolist():
+            with archive.open(member) as content:
+                where = f"{member.filename} in {path}"
+                arrays[member.filename.removesuffix(".npy")] = _array(content, member.file_size, where)
+        return arrays
+
+
+def _array(file: IO[bytes], size: int, where: str) -> Array:
+    """An array in NumPy's format. Its header is judged before anything is made of it.
+
+    Raises:
+        DataError: it holds objects, is no array, or is shorter than its header says.
+        ValueError: its header is damaged.
+    """
+    if file.read(len(npy.MAGIC_PREFIX)) != npy.MAGIC_PREFIX:
+        raise DataError(f"{where} is no NumPy array, or it is damaged. Save it again with numpy.")
+    file.seek(0)
+    read_header = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read_header(file)
+    if dtype.hasobject:
+        raise DataError(
+            f"{where} holds Python objects, which could run foreign code: save plain numeric arrays."
         )
-        raise DataError(f"{path} cannot be read: {error}. {advice}") from error
+    announced = math.prod(shape) * dtype.itemsize
+    present = size - file.tell()
+    if min(shape, default=0) < 0 or announced > present:
+        raise DataError(
+            f"{where} cannot be read: its header announces {announced:,} bytes of numbers, but there are "
+            f"{present:,}. It is truncated or damaged; save it again."
+        )
+    file.seek(0)
+    array: Array = npy.read_array(file, allow_pickle=False)
+    return array
+
+
+def _refuse_too_large(size: int, path: Path) -> None:
+    free = available_memory()
+    if size > free:
+        raise DataError(
+            f"{path} is too large: {size / 2**30:,.1f} GiB once unpacked, and {free / 2**30:,.1f} GiB of "
+            f"memory are free. Split it, or choose smaller types such as float32."
+        )
+
+
+def available_memory() -> int:
+    """Bytes that can still be had without swapping; where the system does not say, all of the memory."""
+    told = Path("/proc/meminfo")
+    if told.exists():
+        for line in told.read_text("ascii", "replace").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _pick(found: Mapping[str, Array], names: tuple[str, ...], part: PartName) -> str | None:

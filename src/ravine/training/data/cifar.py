@@ -5,6 +5,7 @@ Binary: records of a label byte (CIFAR-100: coarse, then fine) and 3,072 bytes, 
 partial and need not all be there.
 """
 
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from .dataset import Dataset, PartName
 from .options import DataOptions
 
 IMAGE_BYTES = 3 * 32 * 32
+LARGEST = torch.iinfo(torch.int64).max
 TRAIN = re.compile(r"data_batch.*|train(\.bin)?$")
 TEST = re.compile(r"test_batch.*|test(\.bin)?$")
 Batch = tuple[Tensor, Tensor]
@@ -33,6 +35,12 @@ def is_cifar_folder(folder: Path) -> bool:
         "train.bin" in files and "fine_label_names.txt" in files
     )
     return hundred or any(re.match(r"(data|test)_batch", name) for name in files)
+
+
+def is_python_batch(path: Path) -> bool:
+    """Whether a file is pickled, as the batches of the Python layout are."""
+    with path.open("rb") as file:
+        return file.read(1) == pickle.PROTO
 
 
 @register("data", "cifar", "a folder of CIFAR-10 or CIFAR-100 in the binary or the Python layout")
@@ -104,8 +112,12 @@ def read_python(path: Path) -> Batch:
         raise DataError(f"{path} is no CIFAR batch: it needs data, bytes (N, {IMAGE_BYTES}), and labels.")
     if len(labels) != len(data) or not all(isinstance(label, int | np.integer) for label in labels):
         raise DataError(f"{path}: {len(data)} images need as many whole-number labels, not {len(labels)}.")
-    images = torch.from_numpy(np.array(data)).reshape(-1, 3, 32, 32)
-    return images, torch.tensor([int(label) for label in labels])
+    numbers = [int(label) for label in labels]
+    if any(abs(number) > LARGEST for number in numbers):
+        raise DataError(
+            f"label out of range: {path} has {max(numbers, key=abs)}. The file is damaged or no such batch."
+        )
+    return torch.from_numpy(np.array(data)).reshape(-1, 3, 32, 32), torch.tensor(numbers, dtype=torch.int64)
 
 
 def _check_labels(labels: Tensor, classes: tuple[str, ...], path: Path) -> None:
@@ -128,6 +140,8 @@ def _class_names(folder: Path) -> tuple[str, ...]:
         if (folder / name).is_file():
             content = _dict(folder / name)
             names = content.get("fine_label_names", content.get("label_names", []))
+            if not isinstance(names, list | tuple):
+                raise DataError(f"{folder / name} is no CIFAR file: its names of the classes are no list.")
             return tuple(map(_text, names))
     return ()
 
