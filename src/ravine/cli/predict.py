@@ -34,13 +34,18 @@ def predict(
     text; how well it foretells the text, and a continuation, are said on standard error.
     """
     from ..training import predict as answers
+    from ..training.data.content import some
     from ..training.data.read_inputs import read_inputs
     from ..training.load import context_of, load_predictor
     from .output import make_place
 
     predictor = load_predictor(run, trust=trust)
     spec = predictor.preprocessing.spec
-    raw, names = read_inputs(source, spec, skip_bad=skip_bad)
+    inputs = read_inputs(source, spec, skip_bad=skip_bad)
+    if inputs.unreadable:
+        left_out = some(inputs.unreadable, "left out, as they cannot be read")
+        typer.echo(f"{len(inputs.unreadable):,} files {left_out}", err=True)
+    raw = inputs.items
     if out is not None:
         make_place(out)
     if predictor.task == "language":
@@ -49,10 +54,10 @@ def predict(
         raw = raw[-context:].unsqueeze(0)
     outputs = answers.predict(predictor, raw)
     if out is None:
-        answers.write_csv(sys.stdout, names, outputs, spec)
+        answers.write_csv(sys.stdout, inputs.names, outputs, spec)
         return
-    answers.write_csv(out, names, outputs, spec)
-    typer.echo(f"{len(names):,} predictions in {out}", err=True)
+    answers.write_csv(out, inputs.names, outputs, spec)
+    typer.echo(f"{len(inputs.names):,} predictions in {out}", err=True)
 
 
 def _tell(predictor: "Predictor", tokens: "Tensor", context: int) -> None:

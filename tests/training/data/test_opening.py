@@ -56,6 +56,28 @@ def test_a_missing_path_is_refused_with_the_nearest_name():
         open_data("digit")
 
 
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("x" * 300, "cannot be read: File name too long"),
+        ("~nobody-of-this-name/x", "cannot be found: .*home"),
+    ],
+)
+def test_a_path_that_the_system_refuses_is_told(source, message):
+    with pytest.raises(DataError, match=message):
+        open_data(source)
+
+
+@pytest.mark.parametrize("way", ["exists", "iterdir"])
+def test_a_place_that_may_not_be_read_is_told(tmp_path, monkeypatch, way):
+    def forbidden(path, *arguments, **options):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(type(tmp_path), way, forbidden)
+    with pytest.raises(DataError, match="may not be read: permission denied"):
+        open_data(tmp_path)
+
+
 def image(path):
     path.parent.mkdir(exist_ok=True)
     Image.new("L", (4, 4)).save(path)

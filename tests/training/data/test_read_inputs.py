@@ -1,4 +1,5 @@
 import json
+import pickle
 import struct
 
 import numpy as np
@@ -33,21 +34,22 @@ def photos(tmp_path):
 
 def test_images_are_read_as_in_training(photos):
     root, data, spec = photos
-    inputs, names = read_inputs(root, spec)
-    assert torch.equal(inputs, data.inputs)
-    assert names == [data.item_name(number) for number in range(6)]
-    inputs, names = read_inputs(root / "b", spec)
-    assert torch.equal(inputs, data.inputs[3:])
-    assert names == ["0.png", "1.png", "2.png"]
-    inputs, names = read_inputs(root / "b" / "1.png", spec)
-    assert torch.equal(inputs, data.inputs[4:5])
-    assert names == ["1.png"]
+    found = read_inputs(root, spec)
+    assert torch.equal(found.items, data.inputs)
+    assert found.names == tuple(data.item_name(number) for number in range(6))
+    assert found.unreadable == ()
+    found = read_inputs(root / "b", spec)
+    assert torch.equal(found.items, data.inputs[3:])
+    assert found.names == ("0.png", "1.png", "2.png")
+    found = read_inputs(root / "b" / "1.png", spec)
+    assert torch.equal(found.items, data.inputs[4:5])
+    assert found.names == ("1.png",)
 
 
 def test_colour_files_become_grey_for_a_grey_run(tmp_path):
     spec = spec_of(open_data("digits"))
     Image.new("RGB", (16, 16), (9, 9, 9)).save(tmp_path / "a.png")
-    inputs, _ = read_inputs(tmp_path / "a.png", spec)
+    inputs = read_inputs(tmp_path / "a.png", spec).items
     assert inputs.shape == (1, 1, 8, 8)
     assert inputs.unique().tolist() == [9]
 
@@ -65,9 +67,10 @@ def test_unreadable_images_are_refused_or_left_out(photos):
     (root / "a" / "1.png").write_bytes(b"broken")
     with pytest.raises(DataError, match=r"1 of 6 images cannot be read, for one .*1.png: .*--skip-bad"):
         read_inputs(root, spec)
-    inputs, names = read_inputs(root, spec, skip_bad=True)
-    assert torch.equal(inputs, data.inputs[[0, 2, 3, 4, 5]])
-    assert "a/1.png" not in names
+    found = read_inputs(root, spec, skip_bad=True)
+    assert torch.equal(found.items, data.inputs[[0, 2, 3, 4, 5]])
+    assert len(found.names) == 5 and "a/1.png" not in found.names
+    assert found.unreadable == ("a/1.png",)
     with pytest.raises(DataError, match="1 of 1 images"):
         read_inputs(root / "a" / "1.png", spec, skip_bad=True)
 
@@ -80,14 +83,26 @@ def test_idx_cifar_and_array_files_of_images(tmp_path):
     np.save(tmp_path / "x.npy", pixels)
     np.savez(tmp_path / "x.npz", x=pixels, y=np.zeros(5))
     for name in ("t10k-images-idx3-ubyte", "x.npy", "x.npz"):
-        inputs, names = read_inputs(tmp_path / name, spec)
-        assert torch.equal(inputs[:, 0], torch.from_numpy(pixels))
-        assert names == ["0", "1", "2", "3", "4"]
+        found = read_inputs(tmp_path / name, spec)
+        assert torch.equal(found.items[:, 0], torch.from_numpy(pixels))
+        assert found.names == ("0", "1", "2", "3", "4")
     (tmp_path / "data_batch_1.bin").write_bytes(bytes(3073))
-    inputs, _ = read_inputs(tmp_path / "data_batch_1.bin", {**spec, "item_shape": [3, 32, 32]})
+    inputs = read_inputs(tmp_path / "data_batch_1.bin", {**spec, "item_shape": [3, 32, 32]}).items
     assert inputs.shape == (1, 3, 32, 32)
     with pytest.raises(DataError, match=r"shape \(3, 32, 32\).* trained on \(1, 8, 8\)"):
         read_inputs(tmp_path / "data_batch_1.bin", spec)
+
+
+def test_a_cifar_batch_of_the_python_layout(tmp_path):
+    spec = {**spec_of(open_data("digits")), "item_shape": [3, 32, 32]}
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3072), np.uint8)
+    (tmp_path / "test_batch").write_bytes(pickle.dumps({b"data": pixels, b"labels": [3, 1]}, 2))
+    found = read_inputs(tmp_path / "test_batch", spec)
+    assert torch.equal(found.items.flatten(1), torch.from_numpy(pixels))
+    assert found.names == ("0", "1")
+    (tmp_path / "test_batch").write_bytes(pickle.dumps({"data": pixels[:, :9]}, 2))
+    with pytest.raises(DataError, match="no CIFAR batch"):
+        read_inputs(tmp_path / "test_batch", spec)
 
 
 @pytest.fixture
@@ -106,13 +121,13 @@ def test_rows_are_read_as_in_training_without_the_target(table, tmp_path):
     data, spec = table
     rows = ["on,unused,colour,size", "true,zz,red,0.5", "false,zz,blue,", "true,zz,,3"]
     (tmp_path / "new.csv").write_text("\n".join(rows))
-    inputs, names = read_inputs(tmp_path / "new.csv", spec)
+    found = read_inputs(tmp_path / "new.csv", spec)
+    inputs = found.items
     assert torch.equal(inputs[0], data.inputs[1])
     assert inputs[1].isnan().tolist() == [True, False, False]
     assert inputs[2].isnan().tolist() == [False, True, False]
-    assert names == ["row 1", "row 2", "row 3"]
-    again, _ = read_inputs(tmp_path / "train.csv", spec)
-    assert torch.equal(again, data.inputs)
+    assert found.names == ("row 1", "row 2", "row 3")
+    assert torch.equal(read_inputs(tmp_path / "train.csv", spec).items, data.inputs)
 
 
 def test_unknown_categories_are_missing_and_numbers_can_be_categories(table, tmp_path):
@@ -123,7 +138,7 @@ def test_unknown_categories_are_missing_and_numbers_can_be_categories(table, tmp
     )
     (tmp_path / "new.csv").write_text("size,colour,on\n1,2,true\n2,7,false\n")
     for name in ("new.parquet", "new.csv"):
-        inputs, _ = read_inputs(tmp_path / name, spec)
+        inputs = read_inputs(tmp_path / name, spec).items
         assert inputs[0].tolist() == [1, 1, 1]
         assert inputs[1].isnan().tolist() == [False, True, False]
 
@@ -151,16 +166,16 @@ def test_arrays_and_texts(tmp_path):
     data = open_data(tmp_path / "a.npz")
     spec = spec_of(data)
     np.save(tmp_path / "new.npy", x[2:4])
-    assert torch.equal(read_inputs(tmp_path / "new.npy", spec)[0], data.inputs[2:4])
+    assert torch.equal(read_inputs(tmp_path / "new.npy", spec).items, data.inputs[2:4])
     np.save(tmp_path / "new.npy", x[:, :2])
     with pytest.raises(DataError, match="does not fit"):
         read_inputs(tmp_path / "new.npy", spec)
     (tmp_path / "a.txt").write_text("hello world\n" * 20)
     data = open_data(tmp_path / "a.txt")
     (tmp_path / "new.txt").write_text("world hello")
-    tokens, names = read_inputs(tmp_path / "new.txt", spec_of(data))
-    assert "".join(data.classes[token] for token in tokens.tolist()) == "world hello"
-    assert names == ["new.txt"]
+    found = read_inputs(tmp_path / "new.txt", spec_of(data))
+    assert "".join(data.classes[token] for token in found.items.tolist()) == "world hello"
+    assert found.names == ("new.txt",)
     (tmp_path / "new.txt").write_text("hello\nworlds")
     with pytest.raises(DataError, match="never seen: 's' on line 2"):
         read_inputs(tmp_path / "new.txt", spec_of(data))
@@ -170,6 +185,8 @@ def test_arrays_and_texts(tmp_path):
     ("source", "name", "message"),
     [
         ("digits", "absent.png", "no such file"),
+        ("digits", "x" * 300, "cannot be read: File name too long"),
+        ("digits", "~nobody-of-this-name/x.png", "no such file"),
         ("digits", "empty", "has no images"),
         ("digits", "a.csv", "not recognised as images"),
         ("wine", "empty", "is a folder"),
@@ -182,3 +199,16 @@ def test_inputs_of_another_kind_are_refused(tmp_path, source, name, message):
     (tmp_path / "a.txt").write_text("a")
     with pytest.raises(DataError, match=message):
         read_inputs(tmp_path / name, spec_of(open_data(source)))
+
+
+@pytest.mark.parametrize("way", ["exists", "is_dir"])
+def test_inputs_that_may_not_be_read_are_told(tmp_path, monkeypatch, way):
+    spec = spec_of(open_data("digits"))
+    (tmp_path / "a.png").write_bytes(b"x")
+
+    def forbidden(path, *arguments, **options):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(type(tmp_path), way, forbidden)
+    with pytest.raises(DataError, match=r"a.png may not be read: permission denied"):
+        read_inputs(tmp_path / "a.png", spec)

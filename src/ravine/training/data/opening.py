@@ -11,6 +11,7 @@ from . import arrays, cifar, embedded, idx, image_folder, images, table, text
 from .content import check, digest
 from .dataset import Dataset
 from .options import DataOptions
+from .sources import existing, reading
 
 Reader = Callable[[Path, DataOptions], Dataset]
 
@@ -35,22 +36,16 @@ def open_data(source: str | Path, options: DataOptions | None = None) -> Dataset
     if isinstance(source, str) and source in embedded.NAMES:
         dataset: Dataset = registry.lookup("data", source)(options)
     else:
-        path = Path(source).expanduser()
-        if not path.exists():
+        path = existing(source)
+        if path is None:
             raise DataError(
-                f"no data at {path}: no such file or folder{nearest(str(source), embedded.NAMES)}. "
+                f"no data at {source}: no such file or folder{nearest(str(source), embedded.NAMES)}. "
                 f"Embedded sets are {', '.join(embedded.NAMES)}."
             )
-        dataset = _read(path, options)
+        with reading(path):
+            dataset = (_recognise_folder if path.is_dir() else _recognise_file)(path)(path, options)
     check(dataset)
     return dataset if dataset.fingerprint else replace(dataset, fingerprint=digest(dataset))
-
-
-def _read(path: Path, options: DataOptions) -> Dataset:
-    try:
-        return (_recognise_folder if path.is_dir() else _recognise_file)(path)(path, options)
-    except PermissionError as error:
-        raise DataError(f"{error.filename or path} may not be read: permission denied.") from error
 
 
 def _recognise_folder(folder: Path) -> Reader:
