@@ -1,4 +1,5 @@
 import json
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -279,6 +280,20 @@ def test_streamed_items_within_the_bound_give_what_tensors_give() -> None:
     a = Preprocessing.fit(replace(base, inputs=Streamed(base.inputs)), splits, "normalize")
     b = Preprocessing.fit(base, splits, "normalize")
     assert torch.equal(a(base.inputs), b(base.inputs))
+
+
+def test_streamed_items_are_fetched_by_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = image_set(60)
+    monkeypatch.setattr(statistics, "CHUNK_NUMBERS", 1)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    meeting = threading.Barrier(2, timeout=3)
+
+    class Meeting(Streamed):
+        def fetch(self, positions: Tensor) -> Tensor:
+            meeting.wait()  # one thread alone would wait in vain
+            return super().fetch(positions)
+
+    Preprocessing.fit(replace(base, inputs=Meeting(base.inputs)), first(40, 60), "normalize")
 
 
 def test_text_passes_as_tokens() -> None:

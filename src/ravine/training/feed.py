@@ -1,7 +1,7 @@
 """From batches of raw items to what the model takes: on its device, augmented, preprocessed."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,18 +9,8 @@ from torch import Tensor, nn
 from ..errors import DataError
 from ..randomness import address_seed, generator
 from ..registry import lookup
-
-Batch = tuple[Tensor, Tensor]
-
-
-class Batches(Protocol):
-    """Batches in an order addressed by the epoch."""
-
-    def __len__(self) -> int:
-        """Batches an epoch."""
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch after the first `start`."""
+from .data.batches import Batch as Batch
+from .data.batches import Batches
 
 
 class Feed:

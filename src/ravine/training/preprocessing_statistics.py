@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import DataError
 from ..randomness import generator
 from ..registry import register
+from .data.batches import StreamBatches
 from .data.dataset import Dataset, Splits
 from .preprocessing_steps import Columns, Rotate, Standardize, Step
 
@@ -72,10 +73,14 @@ class TrainingPart:
         return 1 / 255 if self.dataset.kind == "image" else 1.0
 
     def raw_chunks(self) -> Iterator[Tensor]:
-        """The raw items, some at a time."""
+        """The raw items, some at a time; threads decode those that stream from the disk."""
         items = max(1, CHUNK_NUMBERS // max(1, prod(self.dataset.item_shape)))
-        for positions in torch.split(self.positions, items):
-            yield self.dataset.fetch(positions)
+        if isinstance(self.dataset.inputs, Tensor):
+            for positions in torch.split(self.positions, items):
+                yield self.dataset.fetch(positions)
+        else:
+            for raw, _ in StreamBatches(self.dataset, self.positions, items, shuffle=False).epoch(0):
+                yield raw
 
     def chunks(self) -> Iterator[Tensor]:
         """The features (n, *shape) in float64, some items at a time, in raw units."""

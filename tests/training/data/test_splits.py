@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ravine.errors import DataError
 from ravine.training.data import open_data
 from ravine.training.data.dataset import Dataset
-from ravine.training.data.splits import cut, from_ranges, ranges, to_json
+from ravine.training.data.splits import cut, ranges, to_json
 
 
 def labelled(labels: list[int], parts=None, **more) -> Dataset:
@@ -23,6 +23,12 @@ def labelled(labels: list[int], parts=None, **more) -> Dataset:
         classes=tuple(map(str, range(max(labels) + 1))),
         **more,
     )
+
+
+def positions_of(text: str) -> torch.Tensor:
+    """What `ranges` wrote, read back."""
+    runs = [run.split("-") for run in text.split()]
+    return torch.tensor([n for run in runs for n in range(int(run[0]), int(run[-1]) + 1)], dtype=torch.int64)
 
 
 def text(length: int) -> Dataset:
@@ -102,6 +108,14 @@ def test_given_parts_are_taken_as_they_are():
     assert set(parts.test.tolist()) <= set(range(30))
 
 
+def test_only_the_shares_that_are_cut_here_count():
+    given = {"train": torch.arange(30), "test": torch.arange(30, 40)}
+    parts = cut(labelled([0, 1] * 20, given), validation=0.5, test=0.5, seed=0)
+    assert (len(parts.train), len(parts.validation), len(parts.test)) == (15, 15, 10)
+    with pytest.raises(DataError, match="together less than 1"):
+        cut(labelled([0, 1] * 20, given), validation=1.0, test=0.1, seed=0)
+
+
 def test_regressions_are_cut_at_random():
     parts = cut(open_data("diabetes"), validation=0.1, test=0.2, seed=0)
     assert (len(parts.train), len(parts.validation), len(parts.test)) == (310, 44, 88)
@@ -146,13 +160,13 @@ def test_the_record_of_positions_is_short_and_whole():
     assert record["items_by"] == "position"
     assert record == to_json(data, cut(data, validation=0.1, test=0.2, seed=0))
     for part in ("train", "validation", "test"):
-        assert torch.equal(from_ranges(record[part]), parts.of(part))
+        assert torch.equal(positions_of(record[part]), parts.of(part))
 
 
 @given(positions=st.sets(st.integers(0, 40)))
 def test_ranges_are_read_back_as_they_were_written(positions):
     tensor = torch.tensor(sorted(positions), dtype=torch.int64)
-    assert torch.equal(from_ranges(ranges(tensor)), tensor)
+    assert torch.equal(positions_of(ranges(tensor)), tensor)
 
 
 def test_ranges_are_written_short():

@@ -28,10 +28,6 @@ SMALL_BYTES = 2 * 2**20
 class Batches(Protocol):
     """What a training loop takes its batches from."""
 
-    @property
-    def items(self) -> int:
-        """Number of items an epoch."""
-
     def __len__(self) -> int:
         """Number of batches an epoch."""
 
@@ -39,18 +35,18 @@ class Batches(Protocol):
         """The batches (inputs, targets) of an epoch, without the first `start` of them."""
 
 
-def batch_ends(items: int, batch_size: int, shuffle: bool, drop_last: bool = False) -> list[int]:
+def batch_ends(items: int, batch_size: int, shuffle: bool) -> list[int]:
     """Where each batch ends in the order of an epoch.
 
-    The last, smaller batch is kept unless `drop_last`. But training (`shuffle`) never ends with a
-    batch of one item, on which batch normalisation fails: that item joins the batch before it, which
-    is then one larger. Only a batch size of 1, or a set of one item, gives training batches of one.
+    The last batch may be smaller. But training (`shuffle`) never ends with a batch of one item, on
+    which batch normalisation fails: that item joins the batch before it, which is then one larger.
+    Only a batch size of 1, or a set of one item, gives training batches of one.
     """
     if batch_size < 1:
         raise DataError(f"the batch size must be at least 1, not {batch_size}.")
     ends = list(range(batch_size, items + 1, batch_size))
     tail = items % batch_size
-    if tail and not (drop_last and ends):
+    if tail:
         if shuffle and tail == 1 and ends:
             ends.pop()
         ends.append(items)
@@ -71,7 +67,6 @@ class TensorBatches:
         batch_size: items a batch; for the last one see `batch_ends`.
         seed: addresses the order of each epoch.
         shuffle: a new order each epoch (training), or the given one (evaluation).
-        drop_last: leave out the last, smaller batch.
     """
 
     def __init__(
@@ -81,18 +76,12 @@ class TensorBatches:
         batch_size: int,
         seed: int = 0,
         shuffle: bool = True,
-        drop_last: bool = False,
     ) -> None:
         self.inputs = inputs
         self.targets = targets
         self.seed = seed
         self.shuffle = shuffle
-        self._ends = batch_ends(len(inputs), batch_size, shuffle, drop_last)
-
-    @property
-    def items(self) -> int:
-        """Number of items an epoch."""
-        return self._ends[-1] if self._ends else 0
+        self._ends = batch_ends(len(inputs), batch_size, shuffle)
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -156,11 +145,6 @@ class StreamBatches:
         self.workers = workers or os.cpu_count() or 1
         self._positions = TensorBatches(positions, dataset.targets[positions], batch_size, seed, shuffle)
 
-    @property
-    def items(self) -> int:
-        """Number of items an epoch."""
-        return self._positions.items
-
     def __len__(self) -> int:
         return len(self._positions)
 
@@ -221,11 +205,6 @@ class TextBatches:
         self._windows = max(1, (len(tokens) - context) // context) if shuffle else predicted // context
         self._rest = 0 if shuffle else predicted % context
         self._ends = batch_ends(self._windows, batch_size, shuffle)
-
-    @property
-    def items(self) -> int:
-        """Number of windows an epoch."""
-        return self._windows + (1 if self._rest else 0)
 
     def __len__(self) -> int:
         return len(self._ends) + (1 if self._rest else 0)

@@ -9,7 +9,7 @@ from torch import Tensor
 from ...errors import DataError
 from ...randomness import generator
 from .content import PARTS, part_positions
-from .dataset import Dataset, PartName, Splits, no_positions
+from .dataset import Dataset, PartName, Splits
 
 
 def cut(dataset: Dataset, *, validation: float, test: float, seed: int) -> Splits:
@@ -23,20 +23,21 @@ def cut(dataset: Dataset, *, validation: float, test: float, seed: int) -> Split
     Args:
         dataset: what to cut.
         validation: share of the validation part, at least 0.
-        test: share of the test part, at least 0; together less than 1.
+        test: share of the test part, at least 0; those of the parts to cut are together less than 1.
         seed: the cut is a function of the data's order and this number.
 
     Raises:
         DataError: the shares are impossible, or a part that was asked for stays empty.
     """
-    if not (validation >= 0 and test >= 0 and validation + test < 1):
+    shares: dict[PartName, float] = {"test": test, "validation": validation}
+    cut_here = [share for part, share in shares.items() if not len(part_positions(dataset, part))]
+    if not (validation >= 0 and test >= 0 and sum(cut_here) < 1):
         raise DataError(
             f"the shares of the validation part ({validation}) and the test part ({test}) must be at "
-            f"least 0 and together less than 1."
+            f"least 0, and those that are cut here together less than 1."
         )
     whole = part_positions(dataset, "train")
     given_test = len(part_positions(dataset, "test")) > 0
-    shares: dict[PartName, float] = {"test": test, "validation": validation}
     parts: dict[PartName, Tensor] = {"train": whole}
     for part in ("test", "validation"):  # the test part first, so that it is the same for any validation
         given = part_positions(dataset, part)
@@ -112,11 +113,3 @@ def ranges(positions: Tensor) -> str:
     runs: Iterable[Tensor] = positions.tensor_split(breaks)
     ends = ((int(run[0]), int(run[-1])) for run in runs)
     return " ".join(str(first) if first == last else f"{first}-{last}" for first, last in ends)
-
-
-def from_ranges(text: str) -> Tensor:
-    """The positions that `ranges` wrote."""
-    runs = [run.split("-") for run in text.split()]
-    if not runs:
-        return no_positions()
-    return torch.cat([torch.arange(int(run[0]), int(run[-1]) + 1) for run in runs])
