@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .options import Data, RecipeName, Seed, Settings, SkipBad, layers
+from .options import Data, RecipeName, Seed, Settings, layers
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,14 +19,16 @@ def inspect(
     recipe: RecipeName = None,
     settings: Settings = None,
     seed: Seed = None,
-    skip_bad: SkipBad = False,
 ) -> None:
-    """Tell what is in DATA: counts, classes, gaps, duplicates."""
+    """Tell what is in DATA: counts, classes, gaps, duplicates.
+
+    Files that cannot be read are left out and listed.
+    """
     from ..training.data.inspect import inspect as look
     from ..training.run import read
     from .output import wide_console
 
-    found = look(*read(data, recipe, settings=layers(settings, seed=seed, skip_bad=skip_bad)))
+    found = look(*read(data, recipe, settings=layers(settings, seed=seed, skip_bad=True)))
     screen = wide_console()
     for show in (_summary, _classes, _columns, _characters, _duplicates, _remarks):
         show(screen, found)
