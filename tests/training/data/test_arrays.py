@@ -173,6 +173,16 @@ def test_an_archive_larger_than_the_free_memory_is_refused_before_it_is_unpacked
         open_data(tmp_path / "a.npz")
 
 
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    def forbidden(path, *arguments, **options):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    np.savez(tmp_path / "a.npz", x=X, y=Y)
+    monkeypatch.setattr(type(tmp_path), "open", forbidden)
+    with pytest.raises(DataError, match=r"a.npz may not be read: permission denied"):
+        open_data(tmp_path / "a.npz")
+
+
 def test_the_free_memory_is_known():
     assert 2**24 < arrays.available_memory() < 2**50
 

@@ -205,6 +205,17 @@ def test_a_file_of_another_format_is_refused_whatever_its_name(tmp_path):
             look(tmp_path / "a.png")
 
 
+@pytest.mark.parametrize("way", ["open", "read_bytes"])
+def test_files_that_may_not_be_read_are_told_apart_from_damaged_ones(tmp_path, monkeypatch, way):
+    def forbidden(path, *arguments, **options):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    quadrants().save(tmp_path / "a.png")
+    monkeypatch.setattr(Image if way == "open" else type(tmp_path), way, forbidden)
+    _, bad = digest_all([tmp_path / "a.png"], LIMIT)
+    assert "ermission denied" in bad[tmp_path / "a.png"] and "damaged" not in bad[tmp_path / "a.png"]
+
+
 def test_our_limit_on_pixels_takes_the_place_of_pillows(tmp_path, monkeypatch):
     """Cameras of 108 megapixels exceed Pillow's own limit of 89 million, which stays as it was."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)

@@ -148,8 +148,19 @@ def test_damage_within_an_image_is_found_before_training(folder, memory_gb):
 def test_a_class_must_not_vanish_with_its_bad_images(folder):
     for path in (folder / "red").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(DataError, match=r"none of the images in .*red can be read"):
+    (folder / "blue" / "1.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"none of the images in .*red can be read") as error:
         open_data(folder, DataOptions(skip_bad=True))
+    assert "4 images cannot be read" in str(error.value) and "blue/1.png: no known" in str(error.value)
+
+
+def test_long_lists_of_unreadable_images_are_cut(folder):
+    for number in range(10, 17):
+        (folder / "red" / f"{number}.png").write_bytes(b"")
+    with pytest.raises(DataError, match="7 of the images") as error:
+        open_data(folder)
+    assert "red/14.png" in str(error.value) and "red/15.png" not in str(error.value)
+    assert "and 2 more" in str(error.value)
 
 
 def test_bombs_are_refused_by_the_given_limit(folder):

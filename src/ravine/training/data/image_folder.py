@@ -98,7 +98,7 @@ def read_image_folder(root: Path, options: DataOptions) -> Dataset:
         inputs = torch.from_numpy(decoded)
     bad |= broken
     _report_bad(bad, root, options)
-    found = _without(found, bad)
+    found = _without(found, bad, root)
     if bad:
         notes.append(f"{len(bad)} images cannot be read and are left out")
     classes = tuple(sorted({item.label for item in found}))
@@ -195,27 +195,29 @@ def _decode_all(items: ImageItems) -> tuple[npt.NDArray[np.uint8], dict[Path, st
 def _report_bad(bad: dict[Path, str], root: Path, options: DataOptions) -> None:
     if not bad or options.skip_bad:
         return
-    listed = "\n".join(
-        f"  - {path.relative_to(root).as_posix()}: {reason}" for path, reason in sorted(bad.items())[:5]
-    )
-    more = f"\n  - and {len(bad) - 5} more" if len(bad) > 5 else ""
     raise DataError(
-        f"{len(bad)} of the images in {root} cannot be read:\n{listed}{more}\n"
+        f"{len(bad)} of the images in {root} cannot be read:\n{_listed(bad, root)}\n"
         f"Mend or remove them, or go on without them with --skip-bad."
     )
 
 
-def _without(found: Sequence[Labelled], bad: dict[Path, str]) -> list[Labelled]:
+def _without(found: Sequence[Labelled], bad: dict[Path, str], root: Path) -> list[Labelled]:
     """What is left without the bad files; a class must not vanish with them."""
     kept = [item for item in found if item.path not in bad]
     left = {(item.part, item.label) for item in kept}
     for item in found:
         if (item.part, item.label) not in left:
             raise DataError(
-                f"none of the images in {item.path.parent} can be read ({item.path.name}: {bad[item.path]}). "
+                f"none of the images in {item.path.parent} can be read, so a class would vanish. In all "
+                f"{len(bad)} images cannot be read:\n{_listed(bad, root)}\n"
                 f"Replace them, or remove the class folder."
             )
     return kept
+
+
+def _listed(bad: dict[Path, str], root: Path, most: int = 5) -> str:
+    lines = [f"  - {path.relative_to(root).as_posix()}: {reason}" for path, reason in sorted(bad.items())]
+    return "\n".join(lines[:most] + ([f"  - and {len(lines) - most} more"] if len(lines) > most else []))
 
 
 def _positions(found: Sequence[Labelled]) -> dict[PartName, Tensor]:
