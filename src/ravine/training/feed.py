@@ -1,6 +1,6 @@
 """From batches of raw items to what the model takes: on its device, augmented, preprocessed."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Any
 
 import torch
@@ -131,4 +131,4 @@ class GivenBatches:
         dataset = getattr(self.given, "dataset", None)
         if isinstance(self.given, list | tuple):
             return sum(len(targets) for _, targets in self.given)
-        return len(dataset) if hasattr(dataset, "__len__") else self._length * len(self.first[1])
+        return len(dataset) if isinstance(dataset, Sized) else self._length * len(self.first[1])

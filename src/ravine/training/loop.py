@@ -45,7 +45,7 @@ class State:
         best_epoch: when it was reached, counted from 1.
         waited: evaluations since.
         loss_sum: of the objective over this epoch, each batch times its items.
-        loss_units: of the plain cross-entropy of this epoch's items, in units of `LOSS_UNIT` (classification).
+        loss_units: of the plain cross-entropy of this epoch's items, in units of `LOSS_UNIT`; classification.
         correct: right predictions of this epoch.
         seen: items of this epoch.
         norm: the length of the last gradient.
@@ -362,9 +362,7 @@ class Loop:
         try:
             setup.model.load_state_dict(checkpoint.unflatten(state["model"], tensors))
         except RuntimeError as error:
-            raise RunError(
-                f"the network is another than {self.folder.path} was started with: {error}"
-            ) from error
+            raise RunError(f"the network is not the one of {self.folder.path}: {error}") from error
         self.best = checkpoint.unflatten(state["best"], tensors)
         setup.optimizer.load_state_dict(checkpoint.unflatten(state["optimizer"], tensors))
         setup.schedule.load_state_dict(checkpoint.unflatten(state["schedule"], tensors))
