@@ -354,8 +354,8 @@ class Loop:
         setup = self.setup
         if state["recipe"] != to_toml(setup.recipe):
             raise RunError(
-                f"{self.folder.path / 'recipe.toml'} was changed since the run was started; a run goes on as it "
-                "began. Undo the change, or start a new run with it: ravine train DATA --recipe FILE"
+                f"{self.folder.path / 'recipe.toml'} was changed since the run was started; a run goes on as "
+                "it began. Undo the change, or start a new run with it: ravine train DATA --recipe FILE"
             )
         self.state = State(**{entry.name: state["state"][entry.name] for entry in fields(State)})
         self.notices = state["notices"]
