@@ -22,7 +22,6 @@ def cnn(
     *,
     width: int = 32,
     depth: int = 3,
-    growth: int = 2,
     downsample: Literal["pool", "stride"] = "pool",
     ending: Literal["mean", "flatten"] = "mean",
     activation: str = "relu",
@@ -33,14 +32,13 @@ def cnn(
     """Stages of 3x3 convolution, halving, normalization, activation; then a linear head.
 
     Inputs (N, C, H, W), outputs (N, outputs): logits, or the value for regression, whose `outputs` is 1.
-    Channels grow from stage to stage. Maps that are one pixel high or wide are not halved further.
+    Channels double from stage to stage. Maps that are one pixel high or wide are not halved further.
 
     Args:
         shape: (channels, height, width) of one image.
         outputs: number of classes, or 1 for a value.
-        width: channels of the first stage; multiples of 16 are quickest in bf16.
+        width: channels of the first stage; they double with each stage.
         depth: number of stages.
-        growth: how many times as many channels each stage has as the one before.
         downsample: pool halves by 2x2 max pooling; stride in the convolution, at a quarter of the work.
         ending: the head sees each channel's mean, or flatten: every pixel of the last maps.
         activation: what ends each stage.
@@ -52,7 +50,7 @@ def cnn(
         ModelError: no images, a size or rate out of range, or instance normalization of single pixels.
         RecipeError: a name is unknown.
     """
-    require_positive("cnn", width=width, depth=depth, growth=growth, outputs=outputs)
+    require_positive("cnn", width=width, depth=depth, outputs=outputs)
     require_rate("cnn", dropout)
     channels, high, wide = image_shape(shape, "cnn")
     stages: OrderedDict[str, nn.Module] = OrderedDict()
@@ -67,7 +65,7 @@ def cnn(
                 f"pixel, which instance normalization would turn into 0; "
                 f"lower depth to {number} or use 'batch'"
             )
-        stage_width = width * growth**number
+        stage_width = width * 2**number
         stages[f"stage{number + 1}"] = _stage(
             channels,
             stage_width,
