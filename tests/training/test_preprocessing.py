@@ -294,6 +294,7 @@ def test_streamed_items_are_fetched_by_several_threads(monkeypatch: pytest.Monke
             return super().fetch(positions)
 
     Preprocessing.fit(replace(base, inputs=Meeting(base.inputs)), first(40, 60), "normalize")
+    assert not meeting.broken
 
 
 def test_text_passes_as_tokens() -> None:

@@ -1,5 +1,6 @@
 """A `torch.optim.Optimizer` whose `step` runs a rule."""
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, overload
@@ -45,7 +46,7 @@ class Plan:
         return all(pack.intact(state) for pack in self.packs)
 
 
-class RuleOptimizer(Optimizer):
+class RuleOptimizer(Optimizer, ABC):
     """Base of the optimizers: state, step counts, packing, torch's hooks and checkpoints.
 
     A subclass gives the rule and its hyperparameters by group. Each parameter has its own step count,
@@ -67,13 +68,13 @@ class RuleOptimizer(Optimizer):
 
     # What a subclass says about itself.
 
+    @abstractmethod
     def rule(self, group: Group) -> Rule:
         """The rule that a group's options ask for."""
-        raise NotImplementedError
 
+    @abstractmethod
     def hyperparameters(self, group: Group, t: Any) -> Sequence[Any]:
         """The rule's hyperparameters at step `t`, `lr` first."""
-        raise NotImplementedError
 
     def surroundings(self, group: Group, lr: Any, *, first: bool) -> Surroundings:
         """What is composed around the rule; `first`: no state was there before this step."""
