@@ -113,15 +113,9 @@ class Inverse(Decay):
         return 1 / (1 + self.k * step / self.every_steps)
 
 
-@register(
-    "schedule",
-    "cosine",
-    "down to `final` along half a cosine",
-    source="Loshchilov & Hutter, arXiv:1608.03983",
-)
 @dataclass(eq=False, repr=False, kw_only=True)
-class Cosine(Schedule):
-    """factor = final + (1 − final)·(1 + cos(π·step/length))/2. torch: `CosineAnnealingLR`.
+class Descent(Schedule):
+    """What schedules that end at a share of the rate have in common.
 
     Attributes:
         final: share of the rate that is left at the end.
@@ -133,6 +127,17 @@ class Cosine(Schedule):
         """`final` must be in [0, 1]."""
         check_fraction("final", self.final)
         self.length_steps = self.length()
+
+
+@register(
+    "schedule",
+    "cosine",
+    "down to `final` along half a cosine",
+    source="Loshchilov & Hutter, arXiv:1608.03983",
+)
+@dataclass(eq=False, repr=False, kw_only=True)
+class Cosine(Descent):
+    """factor = final + (1 − final)·(1 + cos(π·step/length))/2. torch: `CosineAnnealingLR`."""
 
     def shape(self, step: int) -> float:
         """Half a cosine, then `final`."""
@@ -141,19 +146,8 @@ class Cosine(Schedule):
 
 @register("schedule", "linear", "down to `final` along a straight line")
 @dataclass(eq=False, repr=False, kw_only=True)
-class Linear(Schedule):
-    """factor = 1 − (1 − final)·step/length. torch: `LinearLR` from 1 to `final`.
-
-    Attributes:
-        final: share of the rate that is left at the end.
-    """
-
-    final: float = 0.0
-
-    def settle(self) -> None:
-        """`final` must be in [0, 1]."""
-        check_fraction("final", self.final)
-        self.length_steps = self.length()
+class Linear(Descent):
+    """factor = 1 − (1 − final)·step/length. torch: `LinearLR` from 1 to `final`."""
 
     def shape(self, step: int) -> float:
         """A straight line, then `final`."""
