@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
+import torch
+from torch import Tensor
+
 UpdateFunction = Callable[..., Any]
 
 
@@ -80,10 +83,43 @@ def rule(*, state: Sequence[str] | Mapping[str, str] = ()) -> Callable[[UpdateFu
 
 
 def sqrt(x: Any) -> Any:
-    """The square root of a float or a tensor."""
-    return math.sqrt(x) if isinstance(x, int | float) else x.sqrt()
+    """√x; not-a-number where x is negative."""
+    if isinstance(x, int | float):
+        return math.sqrt(x) if x >= 0 else math.nan
+    return x.sqrt()
+
+
+def absolute(x: Any) -> Any:
+    """|x|."""
+    return x.abs() if not isinstance(x, int | float) else abs(x)
+
+
+def sign(x: Any) -> Any:
+    """−1, 0 or 1; not-a-number stays that."""
+    if isinstance(x, int | float):
+        return x if math.isnan(x) else float((x > 0) - (x < 0))
+    return where(x != x, x, x.sign()) if isinstance(x, Tensor) else x.sign()
 
 
 def maximum(a: Any, b: Any) -> Any:
-    """The larger of two floats, or of two tensors element by element."""
-    return max(a, b) if isinstance(a, int | float) else a.maximum(b)
+    """The larger of two, element by element; not-a-number wins."""
+    if isinstance(a, int | float):
+        a, b = b, a
+    if isinstance(a, int | float):
+        return a if a >= b or math.isnan(a) else b
+    return a.clamp(min=b) if isinstance(b, int | float) else a.maximum(b)
+
+
+def minimum(a: Any, b: Any) -> Any:
+    """The smaller of two, element by element; not-a-number wins."""
+    return -maximum(-a, -b)
+
+
+def where(condition: Any, a: Any, b: Any) -> Any:
+    """`a` where the condition holds and `b` elsewhere: what a rule has in place of branches.
+
+    Conditions are comparisons with <, <=, >, >=, == and !=; both values are computed.
+    """
+    if isinstance(condition, bool):
+        return a if condition else b
+    return torch.where(condition, a, b) if isinstance(condition, Tensor) else condition.choose(a, b)
