@@ -1,0 +1,159 @@
+"""Who steps: Ravine's optimizers, torch's with the same rule, and those of other packages that are here."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ...optim.base import RuleOptimizer
+from . import problems
+from .configurations import Configuration
+from .problems import ProblemSet
+from .timing import Contender
+
+Gradients = Sequence[list[Tensor]]
+Kind = TypeVar("Kind", bound=Optimizer)
+
+# What torch calls its implementations, by the arguments that ask for them.
+IMPLEMENTATIONS: Mapping[str, Mapping[str, bool]] = {
+    "fused": {"fused": True},
+    "foreach": {"foreach": True},
+    "for-loop": {"foreach": False},
+}
+# optax has functions, by other names: which one, and the arguments that make the same rule.
+OPTAX: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "sgd": ("sgd", {}),
+    "sgd+momentum": ("sgd", {"momentum": 0.9}),
+    "sgd+nesterov": ("sgd", {"momentum": 0.9, "nesterov": True}),
+    "adagrad": ("adagrad", {}),
+    "rmsprop": ("rmsprop", {"decay": 0.99}),
+    "rmsprop+momentum": ("rmsprop", {"decay": 0.99, "momentum": 0.9}),
+    "rmsprop+centered": ("rmsprop", {"decay": 0.99, "centered": True}),
+    "rmsprop+centered+momentum": ("rmsprop", {"decay": 0.99, "centered": True, "momentum": 0.9}),
+    "adam": ("adam", {}),
+    "adamw": ("adamw", {"weight_decay": 1e-2}),
+    "amsgrad": ("amsgrad", {}),
+    "adadelta": ("adadelta", {}),
+    "adamax": ("adamax", {}),
+    "nadam": ("nadam", {}),
+    "nadamw": ("nadamw", {"weight_decay": 1e-2}),
+    "radam": ("radam", {}),
+    "adan": ("adan", {}),
+    "lion": ("lion", {"weight_decay": 0.0}),
+}
+LR = 1e-3
+
+
+class Stepped(Generic[Kind]):
+    """An optimizer of torch's kind, Ravine's included, with parameters of its own."""
+
+    def __init__(
+        self,
+        part: Callable[..., Kind],
+        settings: Mapping[str, Any],
+        problem: ProblemSet,
+        gradients: Gradients,
+    ) -> None:
+        self.parameters = problems.parameters(problem, gradients[0][0].device)
+        self.gradients = gradients
+        self.optimizer = part(self.parameters, **settings)
+        if hasattr(self.optimizer, "train"):  # schedule-free ones step in this mode only
+            self.optimizer.train()
+        self._turn = 0
+
+    def prepare(self) -> None:
+        """Give every parameter its next gradient."""
+        self._turn = 1 - self._turn
+        for parameter, gradient in zip(self.parameters, self.gradients[self._turn], strict=True):
+            parameter.grad = gradient
+
+    def step(self) -> None:
+        """One step."""
+        self.optimizer.step()
+
+
+class Optax:
+    """A transformation of optax, compiled with its update, old values given up for the new."""
+
+    def __init__(self, configuration: Configuration, parameters: list[Tensor], gradients: Gradients) -> None:
+        jax, optax = import_module("jax"), import_module("optax")
+        function, settings = OPTAX[configuration.name]
+        transformation = getattr(optax, function)(LR, **settings)
+
+        def update(values: Any, state: Any, gradients: Any) -> Any:
+            changes, state = transformation.update(gradients, state, values)
+            return optax.apply_updates(values, changes), state
+
+        def arrays(tensors: list[Tensor]) -> list[Any]:
+            return [jax.numpy.array(tensor.detach().cpu().numpy()) for tensor in tensors]
+
+        self._update = jax.jit(update, donate_argnums=(0, 1))
+        self._ready = jax.block_until_ready
+        self._gradients = [arrays(tensors) for tensors in gradients]
+        self._values: Any = arrays(parameters)
+        self._state = transformation.init(self._values)
+        self._turn = 0
+
+    def prepare(self) -> None:
+        """Take the next gradients."""
+        self._turn = 1 - self._turn
+
+    def step(self) -> None:
+        """One step, to its end."""
+        self._values, self._state = self._update(self._values, self._state, self._gradients[self._turn])
+        self._ready(self._values)
+
+
+def ravine(configuration: Configuration, problem: ProblemSet, gradients: Gradients) -> Stepped[RuleOptimizer]:
+    """Ravine's optimizer."""
+    return Stepped(configuration.part, configuration.settings, problem, gradients)
+
+
+def peers(
+    configuration: Configuration, problem: ProblemSet, gradients: Gradients
+) -> Iterator[tuple[str, Contender]]:
+    """Every peer that has the rule and is here, by name: "torch fused", ..., "pytorch_optimizer", "optax"."""
+    for name, theirs, settings in _torch_classes(configuration):
+        try:
+            contender = Stepped(theirs, settings, problem, gradients)
+        except (RuntimeError, ValueError):  # an implementation that this device does not have
+            continue
+        yield name, contender
+    if configuration.name in OPTAX and _here("jax", "optax") and _same_device(gradients):
+        values = problems.parameters(problem, gradients[0][0].device)
+        yield "optax", Optax(configuration, values, gradients)
+
+
+def _torch_classes(
+    configuration: Configuration,
+) -> Iterator[tuple[str, type[Optimizer], dict[str, Any]]]:
+    """The classes of the same name, where they take the settings."""
+    name, settings = configuration.part.__name__, dict(configuration.settings)
+    theirs = getattr(torch.optim, name, None)
+    if theirs is not None and _takes(theirs, settings):
+        for implementation, argument in IMPLEMENTATIONS.items():
+            if _takes(theirs, argument):
+                yield f"torch {implementation}", theirs, {**settings, **argument}
+    if _here("pytorch_optimizer"):
+        other = getattr(import_module("pytorch_optimizer"), name, None)
+        # It hands some of torch's own classes on.
+        if other is not None and other.__module__.startswith("pytorch_optimizer") and _takes(other, settings):
+            yield "pytorch_optimizer", other, settings
+
+
+def _takes(part: type[Optimizer], settings: Mapping[str, Any]) -> bool:
+    return set(settings) <= set(inspect.signature(part).parameters)
+
+
+def _here(*packages: str) -> bool:
+    return all(find_spec(package) for package in packages)
+
+
+def _same_device(gradients: Gradients) -> bool:
+    backend = {"cpu": "cpu", "cuda": "gpu"}.get(gradients[0][0].device.type)
+    return bool(import_module("jax").default_backend() == backend)

@@ -1,0 +1,63 @@
+"""The sets of tensors on which optimizers are timed: a few large ones, and many small ones."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...randomness import generator
+
+Shape = tuple[int, ...]
+
+# A network of each kind, none of its tensors above 4,160 elements: an embedding of 65 characters with a
+# layer and its norm, two convolutions, and a classifier.
+_SMALL_NETWORKS: tuple[Shape, ...] = (
+    *((65, 64), (64, 64), (64,), (64,), (64,)),
+    *((16, 1, 3, 3), (16,), (16, 16, 3, 3), (16,)),
+    *((32, 64), (10, 32), (10,)),
+)
+
+
+@dataclass(frozen=True)
+class ProblemSet:
+    """Parameters to step, by their shapes.
+
+    Attributes:
+        name: as the command line calls it.
+        shapes: of every parameter.
+    """
+
+    name: str
+    shapes: tuple[Shape, ...]
+
+    @property
+    def elements(self) -> int:
+        """Of all parameters together."""
+        return sum(math.prod(shape) for shape in self.shapes)
+
+    @property
+    def description(self) -> str:
+        """A line: the name, how many tensors, how many elements."""
+        return f"{self.name}: {len(self.shapes)} tensors, {self.elements / 1e6:.2f} M parameters"
+
+
+LARGE = ProblemSet("large", ((512, 512),) * 64 + ((512,),) * 64)
+MANY = ProblemSet("many", _SMALL_NETWORKS * 10)
+SETS = {problem.name: problem for problem in (LARGE, MANY)}
+
+
+def parameters(problem: ProblemSet, device: torch.device) -> list[Tensor]:
+    """Fresh leaves of normal values, the same for everyone who asks."""
+    return [values.requires_grad_() for values in _normal(problem, device, "parameters", 1.0)]
+
+
+def gradients(problem: ProblemSet, device: torch.device) -> Sequence[list[Tensor]]:
+    """Two sets of gradients, to be taken in turn: in training, too, they are other tensors at each step."""
+    return [_normal(problem, device, f"gradients {number}", 0.1) for number in range(2)]
+
+
+def _normal(problem: ProblemSet, device: torch.device, purpose: str, scale: float) -> list[Tensor]:
+    draw = generator(0, "bench", purpose, device=device)
+    return [torch.randn(shape, generator=draw, device=device) * scale for shape in problem.shapes]
