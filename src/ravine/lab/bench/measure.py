@@ -26,8 +26,8 @@ class Result:
     Attributes:
         configuration: what was timed.
         problem: on which tensors.
-        seconds: median seconds a step by contender: "ravine", "copy", "torch fused" and its like, other
-            packages, and "ravine NAME" for those timed beside it.
+        seconds: median seconds a step by contender: "ravine", "copy", "torch fused" and others that begin
+            with a package's name, and "beside NAME" for more of Ravine's.
         first_step: seconds of Ravine's first step, in which it compiles what was not compiled before.
         traffic: bytes that a step cannot but move.
         copy_traffic: bytes that the copy reads and writes.
@@ -45,19 +45,19 @@ class Result:
         """Seconds of Ravine's step."""
         return self.seconds[RAVINE]
 
-    @property
-    def torch(self) -> tuple[str, float] | None:
-        """The fastest implementation that torch has, and its seconds; None where it lacks the rule."""
-        found = {name: taken for name, taken in self.seconds.items() if name.startswith("torch ")}
-        if not found:
+    def fastest(self, package: str) -> tuple[str, float] | None:
+        """The fastest implementation of a package, and its seconds; None where it lacks the rule."""
+        mine = {name: taken for name, taken in self.seconds.items() if name.startswith(f"{package} ")}
+        if not mine:
             return None
-        name = min(found, key=found.__getitem__)
-        return name.removeprefix("torch "), found[name]
+        name = min(mine, key=mine.__getitem__)
+        return name.removeprefix(f"{package} "), mine[name]
 
     @property
     def ratio(self) -> float | None:
-        """Ravine's time by torch's."""
-        return None if self.torch is None else self.ravine / self.torch[1]
+        """Ravine's time by torch's fastest; None where torch lacks the rule."""
+        theirs = self.fastest("torch")
+        return None if theirs is None else self.ravine / theirs[1]
 
     @property
     def bandwidth(self) -> float:
@@ -71,13 +71,14 @@ class Result:
 
     def record(self) -> dict[str, Any]:
         """Everything, as JSON has it."""
+        fastest = self.fastest("torch")
         return {
             "name": self.configuration.name,
             "optimizer": self.configuration.optimizer,
             "settings": dict(self.configuration.settings),
             "set": self.problem.name,
             "seconds": dict(self.seconds),
-            "torch": None if self.torch is None else self.torch[0],
+            "torch": None if fastest is None else fastest[0],
             "ratio": self.ratio,
             "traffic_bytes": self.traffic,
             "bytes_per_second": self.bandwidth,
@@ -102,7 +103,7 @@ def measure(
         problem: the tensors.
         rounds: how many turns each has, at least 1.
         device: where, of those that `device_named` gives.
-        beside: more of Ravine's optimizers to be timed in the same rounds, as "ravine NAME".
+        beside: more of Ravine's optimizers to be timed in the same rounds, as "beside NAME".
 
     Raises:
         RavineError: no rounds.
@@ -118,7 +119,7 @@ def measure(
     contenders: dict[str, Contender] = {RAVINE: ours}
     contenders |= peers.peers(configuration, problem, gradients)
     for other in beside:
-        contenders[f"{RAVINE} {other.name}"] = peers.ravine(other, problem, gradients)
+        contenders[f"beside {other.name}"] = peers.ravine(other, problem, gradients)
     contenders[COPY] = copy
     taken = interleaved(list(contenders.values()), rounds, clock)
     return Result(

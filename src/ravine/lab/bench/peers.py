@@ -4,9 +4,9 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -19,13 +19,18 @@ from .timing import Contender
 Gradients = Sequence[list[Tensor]]
 Kind = TypeVar("Kind", bound=Optimizer)
 
-# What torch calls its implementations, by the arguments that ask for them.
+# What a package calls its implementations, by the arguments that ask for them; a class has those whose
+# argument it takes.
 IMPLEMENTATIONS: Mapping[str, Mapping[str, bool]] = {
     "fused": {"fused": True},
     "foreach": {"foreach": True},
     "for-loop": {"foreach": False},
 }
-# optax has functions, by other names: which one, and the arguments that make the same rule.
+# A class of the same name has the same rule. These have it under another name, with these settings.
+OTHER_NAMES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "nadamw": ("NAdam", {"weight_decay": 1e-2, "decoupled_weight_decay": True}),
+}
+# optax has functions, with other names and defaults.
 OPTAX: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "sgd": ("sgd", {}),
     "sgd+momentum": ("sgd", {"momentum": 0.9}),
@@ -45,6 +50,8 @@ OPTAX: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "radam": ("radam", {}),
     "adan": ("adan", {}),
     "lion": ("lion", {"weight_decay": 0.0}),
+    "schedule_free_sgd": ("contrib.schedule_free_sgd", {}),
+    "schedule_free_adamw": ("contrib.schedule_free_adamw", {}),
 }
 LR = 1e-3
 
@@ -82,8 +89,9 @@ class Optax:
 
     def __init__(self, configuration: Configuration, parameters: list[Tensor], gradients: Gradients) -> None:
         jax, optax = import_module("jax"), import_module("optax")
+        import_module("optax.contrib")
         function, settings = OPTAX[configuration.name]
-        transformation = getattr(optax, function)(LR, **settings)
+        transformation = attrgetter(function)(optax)(LR, **settings)
 
         def update(values: Any, state: Any, gradients: Any) -> Any:
             changes, state = transformation.update(gradients, state, values)
@@ -117,33 +125,34 @@ def ravine(configuration: Configuration, problem: ProblemSet, gradients: Gradien
 def peers(
     configuration: Configuration, problem: ProblemSet, gradients: Gradients
 ) -> Iterator[tuple[str, Contender]]:
-    """Every peer that has the rule and is here, by name: "torch fused", ..., "pytorch_optimizer", "optax"."""
-    for name, theirs, settings in _torch_classes(configuration):
-        try:
-            contender = Stepped(theirs, settings, problem, gradients)
-        except (RuntimeError, ValueError):  # an implementation that this device does not have
-            continue
-        yield name, contender
+    """Every implementation of the rule that is here, as "PACKAGE IMPLEMENTATION"."""
+    for package, theirs, settings in _classes(configuration):
+        for implementation, argument in IMPLEMENTATIONS.items():
+            if not _takes(theirs, argument):
+                continue
+            try:
+                contender = Stepped(theirs, {**settings, **argument}, problem, gradients)
+            except (RuntimeError, ValueError):  # one that this device does not have
+                continue
+            yield f"{package} {implementation}", contender
+        if not _takes(theirs, {"foreach": None}):
+            yield f"{package} for-loop", Stepped(theirs, settings, problem, gradients)
     if configuration.name in OPTAX and _here("jax", "optax") and _same_device(gradients):
         values = problems.parameters(problem, gradients[0][0].device)
-        yield "optax", Optax(configuration, values, gradients)
+        yield "optax jit", Optax(configuration, values, gradients)
 
 
-def _torch_classes(
+def _classes(
     configuration: Configuration,
-) -> Iterator[tuple[str, type[Optimizer], dict[str, Any]]]:
-    """The classes of the same name, where they take the settings."""
-    name, settings = configuration.part.__name__, dict(configuration.settings)
-    theirs = getattr(torch.optim, name, None)
-    if theirs is not None and _takes(theirs, settings):
-        for implementation, argument in IMPLEMENTATIONS.items():
-            if _takes(theirs, argument):
-                yield f"torch {implementation}", theirs, {**settings, **argument}
-    if _here("pytorch_optimizer"):
-        other = getattr(import_module("pytorch_optimizer"), name, None)
-        # It hands some of torch's own classes on.
-        if other is not None and other.__module__.startswith("pytorch_optimizer") and _takes(other, settings):
-            yield "pytorch_optimizer", other, settings
+) -> Iterator[tuple[str, type[Optimizer], Mapping[str, Any]]]:
+    """The packages' classes with this rule, and their settings."""
+    same = (configuration.part.__name__, configuration.settings)
+    name, settings = OTHER_NAMES.get(configuration.name, same)
+    for package, module in (("torch", "torch.optim"), ("pytorch_optimizer", "pytorch_optimizer")):
+        theirs = getattr(import_module(module), name, None) if _here(package) else None
+        # pytorch_optimizer hands some of torch's classes on: those are torch's.
+        if theirs is not None and theirs.__module__.startswith(package) and _takes(theirs, settings):
+            yield package, theirs, settings
 
 
 def _takes(part: type[Optimizer], settings: Mapping[str, Any]) -> bool:

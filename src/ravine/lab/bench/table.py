@@ -25,10 +25,10 @@ class Table:
         self._name_width = max(len("optimizer"), *(len(one.name) for one in configurations))
         self._columns = [
             _Column("ravine ms", 9, lambda result: _milliseconds(result.ravine)),
-            _Column("torch ms", 18, _torch),
+            _Column("torch ms", 18, _by("torch")),
             _Column("ratio", 5, lambda result: "-" if result.ratio is None else f"{result.ratio:.2f}"),
             *(
-                _Column(f"{package} ms", len(package) + 3, _other(package))
+                _Column(f"{package} ms", max(18, len(package) + 3), _by(package))
                 for package in ("pytorch_optimizer", "optax")
                 if find_spec(package)
             ),
@@ -54,15 +54,9 @@ def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1e3:.3f}" if seconds < 1e-2 else f"{seconds * 1e3:.1f}"
 
 
-def _torch(result: Result) -> str:
-    if result.torch is None:
-        return "-"
-    implementation, seconds = result.torch
-    return f"{_milliseconds(seconds)} ({implementation})"
-
-
-def _other(package: str) -> Callable[[Result], str]:
+def _by(package: str) -> Callable[[Result], str]:
     def write(result: Result) -> str:
-        return _milliseconds(result.seconds[package]) if package in result.seconds else "-"
+        fastest = result.fastest(package)
+        return "-" if fastest is None else f"{_milliseconds(fastest[1])} ({fastest[0]})"
 
     return write
