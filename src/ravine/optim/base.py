@@ -2,69 +2,62 @@
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, overload
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any, ClassVar, Unpack, overload
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim import optimizer as torch_optimizer
 
-from .kernels import eager
-from .kernels.eager import Surroundings, Update
-from .kernels.packing import Entry, Pack, fits, gather_packs
+from .cohort import Cohort
+from .kernels import eager, rounding
+from .kernels.eager import Storage, Update
+from .kernels.surroundings import Surroundings, prepared
+from .options import Group, Options, as_number, check_options, members_of, number
+from .plan import Columns, Pairs, Plan, squares_of
+from .planning import complete_counters, complete_state, make_plan
 from .rule import Rule
 
-Group = dict[str, Any]
+__all__ = ["Group", "Number", "Parameters", "RuleOptimizer", "as_number", "number"]
+
 Number = float | Tensor
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 
 
-class Plan:
-    """How the parameters of a group that have gradients are stepped: most packed, the others alone."""
-
-    def __init__(
-        self, rule: Rule, live: list[Tensor], packs: list[Pack], alone: list[int], first: set[int]
-    ) -> None:
-        """`alone`: positions in `live`; `first`: those among them whose state has just been made."""
-        self.rule = rule
-        self.live = live
-        self.packs = packs
-        self.alone = alone
-        self.first = first
-        # Packs depend on the parameters alone, never on when they first had a gradient: where some are
-        # new in this step and some are not, all are packed again for the next.
-        self.provisional = len({pack.first for pack in packs}) > 1
-
-    def holds(self, rule: Rule, live: list[Tensor], state: Any) -> bool:
-        """Whether the plan still is right: same rule, same parameters, state untouched by others."""
-        if rule is not self.rule or len(live) != len(self.live):
-            return False
-        for one, other in zip(live, self.live, strict=True):
-            if one is not other:
-                return False
-        return all(pack.intact(state) for pack in self.packs)
-
-
 class RuleOptimizer(Optimizer, ABC):
-    """Base of the optimizers: state, step counts, packing, torch's hooks and checkpoints.
+    """Base of the optimizers: state, counters, engines, what is composed around a rule, checkpoints.
 
     A subclass gives the rule and its hyperparameters by group. Each parameter has its own step count,
-    `state[p]["step"]`, unless `counts_steps` is False.
+    `state[p]["step"]`, unless `counters` is empty.
+
+    Attributes:
+        gradient_norm: of the gradients of all parameters together in the last step, before clipping:
+            a float, or a tensor on the parameters' device, one value a member where hyperparameters
+            are vectors. None without `clip_norm`.
     """
 
-    counts_steps: ClassVar[bool] = True
+    counters: ClassVar[tuple[str, ...]] = ("step",)
+    """The state's keys that hold a number of the whole parameter, the step count first."""
 
-    def __init__(self, params: Parameters, defaults: dict[str, Any]) -> None:
-        """`params` and `defaults` as in torch."""
-        self._plans: dict[int, Plan] = {}
+    def __init__(self, params: Parameters, defaults: dict[str, Any], **options: Unpack[Options]) -> None:
+        """`params` and `defaults` as in torch.
+
+        Raises:
+            ValueError: an option out of range.
+            RuntimeError: options that exclude each other.
+        """
+        chosen = check_options(defaults, options)
+        self.engine = chosen.pop("engine")
+        self.clip_norm = chosen.pop("clip_norm")
+        self.rounding = chosen.pop("rounding")
+        self.gradient_norm: Any = None
+        self._plan: Plan | None = None
         self._loading: dict[str, Any] | None = None
-        super().__init__(params, defaults)
-        if defaults.get("fused"):
-            if defaults["differentiable"]:
-                raise RuntimeError("`fused` does not support `differentiable`")
-            if defaults["foreach"]:
-                raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+        self._is_averaged = False
+        super().__init__(params, {**defaults, **chosen})
 
     # What a subclass says about itself.
 
@@ -73,28 +66,47 @@ class RuleOptimizer(Optimizer, ABC):
         """The rule that a group's options ask for."""
 
     @abstractmethod
-    def hyperparameters(self, group: Group, t: Any) -> Sequence[Any]:
-        """The rule's hyperparameters at step `t`, `lr` first."""
+    def hyperparameters(self, group: Group, t: Any, *others: Any) -> Sequence[Any]:
+        """The rule's hyperparameters at step `t` and at the other counters' values, `lr` first."""
 
     def surroundings(self, group: Group, lr: Any, *, first: bool) -> Surroundings:
-        """What is composed around the rule; `first`: no state was there before this step."""
-        return Surroundings(group["maximize"], number(group, "weight_decay"))
+        """The weight decay around the rule; `first`: no state was there before this step."""
+        return Surroundings(group.get("maximize", False), decay=number(group, "weight_decay"))
 
     def initial_state(self, parameter: Tensor, group: Group, key: str) -> Tensor:
-        """A parameter's state before its first step: zeros."""
-        return torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        """A parameter's state before its first step: zeros, in float32 at least."""
+        dtype = torch.promote_types(parameter.dtype, torch.float32)
+        return torch.zeros_like(parameter, dtype=dtype, memory_format=torch.preserve_format)
+
+    def initial_counter(self, group: Group, key: str) -> float:
+        """A counter before the first step."""
+        return 0.0
+
+    def advance(self, group: Group, *counters: Any) -> Sequence[Any]:
+        """The counters' values in the next step."""
+        return [counters[0] + 1] if counters else []
 
     def time(self, group: Group, t: Any) -> Any:
         """The step count that the rule sees at step `t`."""
         return t
 
+    def directions(self, group: Group, live: Sequence[Tensor], gradients: list[Tensor]) -> list[Tensor]:
+        """What the rule sees in place of the gradients of a group; only if `redirects`.
+
+        The gradients come clipped, penalized and with the sign of `maximize`, and must not be changed.
+        """
+        return gradients
+
+    redirects: ClassVar[bool] = False
+    """Whether `directions` is to be asked."""
+
     def check_sparse(self, group: Group) -> None:
         """Refuse sparse gradients before anything is changed, where they have no meaning."""
         raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
 
-    def step_sparse(self, update: Update, x: Tensor, dx: Tensor, state: list[Tensor]) -> None:
+    def step_sparse(self, update: Update, x: Tensor, dx: Tensor, rest: list[Tensor]) -> None:
         """Take a sparse gradient: only the named rows have one, and only they move."""
-        eager.step_rows(update, x, dx, state)
+        eager.step_rows(update, x, dx, rest)
 
     # One step.
 
@@ -109,7 +121,8 @@ class RuleOptimizer(Optimizer, ABC):
             closure: reevaluates the model and returns the loss, which is returned.
 
         Raises:
-            RuntimeError: a gradient is sparse and the method has no meaning for that.
+            RuntimeError: a gradient is sparse and the method has no meaning for that; the engine asked
+                for cannot take a parameter; the parameters are averaged at present.
         """
         if not self._observed():
             return self._step(closure)
@@ -128,135 +141,194 @@ class RuleOptimizer(Optimizer, ABC):
         )
 
     def _step(self, closure: Callable[[], float] | None = None) -> float | None:
+        if self._is_averaged:
+            raise RuntimeError("step() inside `with optimizer.averaged()`: the average would be trained")
         if "capturable" in self.defaults and torch.cuda.is_initialized():
             self._accelerator_graph_capture_health_check()
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        with torch.set_grad_enabled(self.defaults["differentiable"]):
-            for index, group in enumerate(self.param_groups):
-                self._step_group(index, group)
+        with torch.set_grad_enabled(self.defaults.get("differentiable", False)):
+            self._step_all()
         return loss
 
     _step_observed = Optimizer.profile_hook_step(_step)
 
-    def _step_group(self, index: int, group: Group) -> None:
-        live: list[Tensor] = []
-        gradients: list[Tensor] = []
-        sparse: set[int] = set()
-        for parameter in group["params"]:
-            gradient = parameter.grad
-            if gradient is not None:
-                if gradient.is_sparse:
-                    sparse.add(len(live))
-                live.append(parameter)
-                gradients.append(gradient)
-        if not live:
-            return
-        if sparse:
-            self.check_sparse(group)
-        rule = self.rule(group)
-        plan = self._plans.get(index)
-        if plan is None or not sparse.issubset(plan.alone) or not plan.holds(rule, live, self.state):
-            plan = self._plans[index] = self._make_plan(rule, group, live)
-        for pack in plan.packs:
-            pack.step(self._update(rule, group, pack.count(), first=pack.first), gradients)
-        for position in plan.alone:
-            first = self._complete(live[position], group, rule) or position in plan.first
-            self._step_alone(rule, group, live[position], gradients[position], first=first)
-            plan.first.discard(position)
-        if plan.provisional:
-            del self._plans[index]
-
-    def _make_plan(self, rule: Rule, group: Group, live: list[Tensor]) -> Plan:
-        packed: list[int] = []
-        alone: list[int] = []
-        first: list[bool] = []
-        by_tensors = group["differentiable"] or group.get("capturable", False)
-        for position, parameter in enumerate(live):
-            first.append(self._complete(parameter, group, rule))
-            gradient = parameter.grad
-            packs_well = (
-                not by_tensors and fits(parameter) and gradient is not None and not gradient.is_sparse
-            )
-            (packed if packs_well else alone).append(position)
-        packs = gather_packs(
+    def _step_all(self) -> None:
+        pairs = [
             [
-                (position, live[position], self._entry(live[position], rule), first[position])
-                for position in packed
-            ],
-            rule.state,
-            counted=self.counts_steps,
-        )
-        return Plan(rule, live, packs, alone, {position for position in alone if first[position]})
+                (parameter, gradient)
+                for parameter in group["params"]
+                if (gradient := parameter.grad) is not None
+            ]
+            for group in self.param_groups
+        ]
+        together = list(chain.from_iterable(pairs))
+        if not together:
+            return
+        parameters, gradients = map(list, zip(*together, strict=True))
+        if self.redirects:
+            gradients = self._redirected(pairs, gradients)
+        plan = self._plan
+        if plan is None or not plan.holds(parameters, gradients):
+            plan = make_plan(self, pairs, gradients)
+        plan.point(gradients)
+        scale = None if self.redirects else self._clip(plan, gradients)
+        updates = plan.updates(self.next_update, scale)
+        if updates is None:  # a number has become zero or ceased to be, or a step count was changed
+            plan = make_plan(self, pairs, gradients)
+            plan.point(gradients)
+            updates = plan.updates(self.next_update, scale)
+            assert updates is not None
+        for cohort, update in zip(plan.cohorts, updates, strict=True):
+            cohort.set(update.counters)
+        plan.run(updates)
+        for number_, place in plan.alone:
+            self._step_alone(plan.cohorts[number_], updates[number_], plan.columns[place], gradients[place])
+        self._plan = None if any(cohort.first or cohort.fresh for cohort in plan.cohorts) else plan
 
-    def _entry(self, parameter: Tensor, rule: Rule) -> Entry:
-        """A parameter's state; where there is nothing to keep, `state` stays without it, as in torch."""
-        if rule.state or self.counts_steps:
-            entry: Entry = self.state[parameter]
-            return entry
-        return {}
+    def next_update(self, cohort: Cohort, counters: Sequence[Any], scale: Any) -> Update:
+        """A cohort's next step."""
+        group = self.param_groups[cohort.group]
+        after = self.advance(group, *counters)
+        t, *others = after or [0.0]
+        values = self.hyperparameters(group, t, *others)
+        around = self._around(group, values[0], scale, first=cohort.first, fresh=cohort.fresh)
+        if self.redirects:
+            around = around.without_gradient_part()
+        return Update(self.rule(group), around, self.time(group, t), values, after)
 
-    def _complete(self, parameter: Tensor, group: Group, rule: Rule) -> bool:
-        """Make what is missing of a parameter's state; True where there was none."""
-        entry = self._entry(parameter, rule)
-        first = all(entry.get(key) is None for key in rule.state)
-        if self.counts_steps and not isinstance(entry.get("step"), Tensor):
-            wide = torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
-            device = parameter.device if group.get("capturable") else torch.device("cpu")
-            entry["step"] = torch.tensor(float(entry.get("step", 0.0)), dtype=wide, device=device)
-        for key in rule.state:
-            if entry.get(key) is None:
-                entry[key] = self.initial_state(parameter, group, key)
-            elif entry[key].shape != parameter.shape:
-                raise RuntimeError(
-                    f"the state {key!r} has shape {tuple(entry[key].shape)} and its parameter "
-                    f"{tuple(parameter.shape)}: this checkpoint belongs to another model"
-                )
-        return first
+    def _around(self, group: Group, lr: Any, scale: Any, *, first: bool, fresh: bool) -> Surroundings:
+        around = self.surroundings(group, lr, first=first)._replace(scale=scale, clip=group["clip_value"])
+        if group["average"]:
+            # As torch's AveragedModel: the average begins as the parameters after their first step.
+            around = around._replace(weight=1.0 if fresh else 1 - group["average"])
+        if not group["proximal"]:
+            return around._replace(l1=group["l1"])
+        contract = lr * number(group, "weight_decay")
+        return around._replace(threshold=lr * group["l1"], contract=contract, decay=None, shrink=None)
 
-    def _step_alone(
-        self, rule: Rule, group: Group, parameter: Tensor, gradient: Tensor, *, first: bool
-    ) -> None:
-        entry = self._entry(parameter, rule)
-        t: Any = 0.0
-        if self.counts_steps:
-            if group["differentiable"] and entry["step"].requires_grad:
-                raise RuntimeError("`requires_grad` is not supported for `step` in differentiable mode")
-            entry["step"] += 1
-            t = entry["step"] if group.get("capturable") else entry["step"].item()
-        update = self._update(rule, group, t, first=first)
-        state = [entry[key] for key in rule.state]
+    def _redirected(self, pairs: Pairs, gradients: Sequence[Tensor]) -> list[Tensor]:
+        """What the rule sees in place of the gradients."""
+        scale = None if self.clip_norm is None else self._scale(squares_of(gradients, 1))
+        directions: list[Tensor] = []
+        for group, own in zip(self.param_groups, pairs, strict=True):
+            if any(gradient.layout is not torch.strided for _, gradient in own):
+                self.check_sparse(group)
+            around = self._around(group, number(group, "lr"), scale, first=False, fresh=False)
+            given_ = [prepared(around, parameter.detach(), gradient) for parameter, gradient in own]
+            directions += self.directions(group, [parameter for parameter, _ in own], given_)
+        return directions
+
+    def _clip(self, plan: Plan, gradients: Sequence[Tensor]) -> Any:
+        """What the gradients are scaled by, or None."""
+        if self.clip_norm is None:
+            return None
+        return self._scale(plan.squares(gradients, self.members))
+
+    def _scale(self, squares: Tensor) -> Any:
+        """From the gradients' sum of squares, one a member; stays where it is on a GPU: nothing waits for it."""
+        norm = squares.sqrt()
+        scale = (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+        if norm.device.type == "cpu" and norm.numel() == 1:
+            self.gradient_norm = norm.item()
+            return scale.item()
+        self.gradient_norm = norm
+        return scale.squeeze()
+
+    def _step_alone(self, cohort: Cohort, update: Update, columns: Columns, gradient: Tensor) -> None:
+        group = self.param_groups[cohort.group]
+        parameter, _, *rest = columns.tensors
         if gradient.is_sparse:
-            self.step_sparse(update, parameter, gradient, state)
-        elif group["differentiable"]:
-            entry.update(zip(rule.state, eager.step_graph(update, parameter, gradient, state), strict=True))
+            self.step_sparse(update, parameter, gradient, rest)
+        elif group.get("differentiable", False):
+            new = eager.step_graph(update, parameter, gradient, rest)
+            keys = (*cohort.rule.state, "average")
+            self.state[parameter].update(zip(keys[: len(new)], new, strict=True))
         else:
-            eager.step_dense(update, parameter, gradient, state)
+            key = 0
+            if columns.rounding == "stochastic":
+                key = int(rounding.keys([columns.number], [float(update.counters[0])])[0])
+            storage = Storage(columns.rounding, key, columns.remainder)
+            eager.step_dense(update, parameter, gradient, rest, storage)
 
-    def _update(self, rule: Rule, group: Group, t: Any, *, first: bool) -> Update:
-        values = self.hyperparameters(group, t)
-        around = self.surroundings(group, values[0], first=first)
-        return Update(rule, around, self.time(group, t), values)
+    def make_state(self) -> None:
+        """Make the state of every parameter before its first step, where torch does so."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                entry = self.state[parameter]
+                complete_state(self, entry, parameter, group, self.rule(group).state)
+                complete_counters(self, entry, parameter, group, self.counters)
 
-    # Checkpoints and copies.
+    # The average.
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the moving average in the parameters' place, and the parameters back at the end.
+
+        Parameters that have not been stepped yet stay as they are. Buffers, such as batch norm's
+        statistics, are the model's own affair.
+
+        Raises:
+            RuntimeError: there is no average (`average=0`), or it is in place already.
+        """
+        if not any(group["average"] for group in self.param_groups):
+            raise RuntimeError("there is no average: make the optimizer with average=0.999, say")
+        if self._is_averaged:
+            raise RuntimeError("the average is in place already")
+        kept = []
+        with torch.no_grad():
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    average = self.state[parameter].get("average") if parameter in self.state else None
+                    if average is not None:
+                        kept.append((parameter, parameter.detach().clone()))
+                        parameter.copy_(average)
+        self._is_averaged = True
+        try:
+            yield
+        finally:
+            self._is_averaged = False
+            with torch.no_grad():
+                for parameter, value in kept:
+                    parameter.copy_(value)
+
+    # Groups, checkpoints and copies.
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's.
+
+        Raises:
+            ValueError: a hyperparameter has one value a member and a parameter no such leading axis.
+        """
+        super().add_param_group(param_group)
+        self._plan = None
+        try:
+            self.members = members_of(self.param_groups, self.clip_norm)
+        except ValueError:
+            del self.param_groups[-1]
+            raise
 
     def __getstate__(self) -> dict[str, Any]:
-        """As torch's, with each packed tensor on its own: pickle would repeat the whole pack for each."""
+        """As torch's, with each counter on its own: pickle would repeat those of all for each."""
         state: defaultdict[Any, Any] = defaultdict(dict)
         for parameter, entry in self.state.items():
-            state[parameter] = {key: _unpacked(value) for key, value in entry.items()}
-        return {"defaults": self.defaults, "state": state, "param_groups": self.param_groups}
+            state[parameter] = {key: _on_its_own(value) for key, value in entry.items()}
+        own = {name: getattr(self, name) for name in ("engine", "clip_norm", "rounding")}
+        return {"defaults": self.defaults, "state": state, "param_groups": self.param_groups, **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """As torch's; options that an older checkpoint lacks take this optimizer's defaults."""
-        self._plans = {}
+        self._plan = None
+        self._is_averaged = False
         self._loading = self.__dict__.get("_loading")
+        self.gradient_norm = self.__dict__.get("gradient_norm")
         super().__setstate__(state)
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
+        self.members = members_of(self.param_groups, self.clip_norm)
         if self._loading is not None:
             self._restore_dtypes(self._loading)
 
@@ -281,30 +353,20 @@ class RuleOptimizer(Optimizer, ABC):
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         for number_, parameter in zip(numbers, parameters, strict=True):
             for key, value in saved["state"].get(number_, {}).items():
-                if key != "step" and isinstance(value, Tensor):
+                if not isinstance(value, Tensor) or key == "step":
+                    continue
+                wide = value.dtype
+                if value.is_floating_point() or value.is_complex():
                     wide = torch.promote_types(value.dtype, parameter.dtype)
-                    self.state[parameter][key] = value.to(parameter.device, wide, copy=True)
+                device = value.device if key in self.counters else parameter.device
+                self.state[parameter][key] = value.to(device, wide, copy=True)
 
 
 def _keep_loading(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
     optimizer._loading = state_dict  # type: ignore[attr-defined]
 
 
-def _unpacked(value: Any) -> Any:
+def _on_its_own(value: Any) -> Any:
     if isinstance(value, Tensor) and value.untyped_storage().nbytes() > value.nbytes:
         return value.detach().clone()
     return value
-
-
-def number(group: Group, name: str) -> Any:
-    """A group's option as the arithmetic takes it."""
-    return as_number(group, group[name])
-
-
-def as_number(group: Group, value: Any) -> Any:
-    """A number; a 0-dim tensor stays one where autograd or a captured graph must see it."""
-    if not isinstance(value, Tensor):
-        return value
-    if group["differentiable"] or group.get("capturable", False):
-        return value.squeeze()
-    return value.item()

@@ -1,6 +1,12 @@
 """What every optimizer takes besides its own arguments: the engine, and what is composed around the rule."""
 
-from typing import Literal, TypedDict
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, Literal, TypedDict, get_args
+
+from torch import Tensor
+
+from ..errors import nearest
 
 Engine = Literal["auto", "eager", "cpu", "gpu"]
 Rounding = Literal["auto", "nearest", "stochastic", "compensated"]
@@ -33,3 +39,106 @@ class Options(TypedDict, total=False):
     proximal: bool
     average: float
     rounding: Rounding
+
+
+Group = dict[str, Any]
+"""One of an optimizer's parameter groups."""
+
+DEFAULTS: Options = {
+    "engine": "auto",
+    "clip_norm": None,
+    "clip_value": None,
+    "l1": 0.0,
+    "proximal": False,
+    "average": 0.0,
+    "rounding": "auto",
+}
+
+
+def check_options(defaults: Group, options: Options) -> dict[str, Any]:
+    """The options with what was left out.
+
+    Args:
+        defaults: the optimizer's own arguments.
+        options: as given.
+
+    Raises:
+        TypeError: there is no such option.
+        ValueError: a value out of range.
+        RuntimeError: options that exclude each other.
+    """
+    for name in options:
+        if name not in DEFAULTS:
+            raise TypeError(f"there is no argument {name!r}{nearest(name, [*defaults, *DEFAULTS])}")
+    chosen: dict[str, Any] = {**DEFAULTS, **options}
+    for name, kind in (("engine", Engine), ("rounding", Rounding)):
+        if chosen[name] not in get_args(kind):
+            raise ValueError(f"Invalid {name}: {chosen[name]!r}; valid are {', '.join(get_args(kind))}")
+    for name in ("clip_norm", "clip_value"):
+        if chosen[name] is not None and not _all(chosen[name] > 0):
+            raise ValueError(f"Invalid {name}: {chosen[name]}; it must be above 0")
+    if not _all(chosen["l1"] >= 0):
+        raise ValueError(f"Invalid l1: {chosen['l1']}; it must be at least 0")
+    if not 0 <= chosen["average"] < 1:
+        raise ValueError(f"Invalid average: {chosen['average']}; it must be in [0, 1)")
+    if defaults.get("fused"):
+        if defaults.get("differentiable"):
+            raise RuntimeError("`fused` does not support `differentiable`")
+        if defaults.get("foreach"):
+            raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+        if chosen["engine"] == "eager":
+            raise RuntimeError("`fused` asks for a kernel, and engine='eager' for none")
+    return chosen
+
+
+def _all(condition: Any) -> bool:
+    return bool(condition.all()) if isinstance(condition, Tensor) else bool(condition)
+
+
+def members_of(groups: Sequence[Group], clip_norm: Any) -> int:
+    """How many members the hyperparameters name; 1 where none has several values.
+
+    A hyperparameter of K values holds one for each of K members, and every parameter's leading axis is
+    theirs.
+
+    Raises:
+        ValueError: the numbers of values differ, or a parameter has no such leading axis.
+    """
+    lengths = {}
+    for name, value in chain([("clip_norm", clip_norm)], *(group.items() for group in groups)):
+        values = value if isinstance(value, tuple | list) and name != "params" else (value,)
+        for index, each in enumerate(values):
+            if name != "params" and isinstance(each, Tensor) and each.numel() > 1:
+                lengths[f"{name}[{index}]" if len(values) > 1 else name] = each.numel()
+    members = max(lengths.values(), default=1)
+    for name, length in lengths.items():
+        if length != members:
+            raise ValueError(
+                f"{name} has {length} values and {max(lengths, key=lambda k: lengths[k])} {members}"
+            )
+        for parameter in chain.from_iterable(group["params"] for group in groups):
+            if parameter.dim() == 0 or parameter.shape[0] != members:
+                raise ValueError(
+                    f"Tensor {name} must be 1-element, or hold a value a member: it holds {members} values, "
+                    f"and a parameter of shape {tuple(parameter.shape)} has no leading axis of {members}"
+                )
+    return members
+
+
+def number(group: Group, name: str) -> Any:
+    """A group's option as the arithmetic takes it."""
+    return as_number(group, group[name])
+
+
+def as_number(group: Group, value: Any) -> Any:
+    """A number, or float64 tensor of one value a member.
+
+    A 0-dim tensor stays one where autograd or a captured graph must see it.
+    """
+    if not isinstance(value, Tensor):
+        return value
+    if value.numel() > 1:
+        return value.flatten().double()
+    if group.get("differentiable", False) or group.get("capturable", False):
+        return value.squeeze()
+    return value.item()

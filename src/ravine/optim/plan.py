@@ -1,0 +1,237 @@
+"""How an optimizer's parameters are stepped: which by which kernel, and which by torch's operators."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from operator import is_, itemgetter
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .cohort import Cohort, Entry
+from .engines import engine_of
+from .kernels import rounding
+from .kernels.eager import Update
+from .kernels.lane import LANES, Lane
+from .kernels.llvm import Layout
+from .kernels.table import Table, real_dtype
+from .kernels.trace import Program, trace
+
+Pairs = Sequence[Sequence[tuple[Tensor, Tensor]]]
+"""Parameters and their gradients, group by group."""
+
+UpdateOf = Callable[[Cohort, Sequence[Any], Any], Update]
+"""What a cohort's next step is, given its counters and the scale of the gradients."""
+
+
+LaneKind = tuple[str, Program, Layout, torch.device]
+
+
+class Columns(NamedTuple):
+    """A parameter and what belongs to it.
+
+    Attributes:
+        number: its place among all of the optimizer's parameters.
+        tensors: itself, its gradient, its state, its average.
+        rounding: how it is stored.
+        remainder: where rounding is "compensated".
+    """
+
+    number: int
+    tensors: list[Tensor]
+    rounding: str
+    remainder: Tensor | None
+
+
+class Seats(NamedTuple):
+    """A lane and who is in it.
+
+    Attributes:
+        lane: the kernel with its table.
+        places: the parameters' places among those that the step takes.
+        numbers: their places among all of the optimizer's parameters.
+        cohorts: the numbers of their cohorts.
+        first: the first of each cohort's sets of scalars, by the cohort's number.
+    """
+
+    lane: Lane
+    places: list[int]
+    numbers: list[int]
+    cohorts: list[int]
+    first: dict[int, int]
+
+
+class Plan:
+    """Made for the parameters that have gradients; used for as long as nothing about them changes."""
+
+    def __init__(
+        self,
+        cohorts: list[Cohort],
+        columns: list[Columns],
+        keys: Sequence[tuple[str, ...]],
+        engines: Sequence[str],
+    ) -> None:
+        """Share the parameters out.
+
+        Args:
+            cohorts: of the parameters that have gradients.
+            columns: one a parameter.
+            keys: the state that each cohort's entries must go on holding.
+            engines: the engine wanted by each group.
+
+        Raises:
+            RuntimeError: the engine asked for cannot take a parameter.
+        """
+        self.cohorts = cohorts
+        self.columns = columns
+        self.live = [each.tensors[0] for each in columns]
+        self.strides = strides([each.tensors[1] for each in columns])
+        self.dtypes = [each.tensors[1].dtype for each in columns]
+        self.kept = [
+            (cohort.entries, names, list(held(cohort.entries, names)))
+            for cohort, names in zip(cohorts, keys, strict=True)
+        ]
+        self.alone: list[tuple[int, int]] = []
+        riders: defaultdict[LaneKind, list[tuple[int, int]]] = defaultdict(list)
+        for number, cohort in enumerate(cohorts):
+            for place in cohort.places:
+                kind = self._kind(cohort, columns[place], engines[cohort.group])
+                (self.alone if kind is None else riders[kind]).append((number, place))
+        self.seats = [self._seat(kind, found) for kind, found in riders.items()]
+        self.aboard = [place for seats in self.seats for place in seats.places]
+        self.addresses = [self.live[place].data_ptr() for place in self.aboard]
+        self.shapes = [described(self.live[place]) for place in self.aboard]
+
+    def _kind(self, cohort: Cohort, columns: Columns, wanted: str) -> LaneKind | None:
+        engine = engine_of(columns.tensors, cohort.members, wanted)
+        if engine == "eager":
+            return None
+        try:
+            program = trace(cohort.rule, cohort.structure)
+        except TypeError as error:
+            if wanted == "auto":
+                return None
+            raise RuntimeError(f"the rule {cohort.rule.name!r} has no kernel: {error}") from error
+        layout = Layout(tuple(real_dtype(tensor) for tensor in columns.tensors), columns.rounding)
+        return engine, program, layout, columns.tensors[0].device
+
+    def _seat(self, kind: LaneKind, riders: Sequence[tuple[int, int]]) -> Seats:
+        """Make a lane for the parameters that one kernel can step."""
+        engine, program, layout, device = kind
+        first: dict[int, int] = {}
+        sets = 0
+        for number, _ in riders:
+            if number not in first:
+                first[number] = sets
+                sets += self.cohorts[number].members
+        found = [self.columns[place] for _, place in riders]
+        stretches = [[each.tensors[column] for each in found] for column in range(len(layout.dtypes))]
+        if layout.rounding == "compensated":
+            stretches.append([each.remainder for each in found if each.remainder is not None])
+        table = Table(
+            layout,
+            [stretches[0], *stretches[2:]],
+            [first[number] for number, _ in riders],
+            [self.cohorts[number].members for number, _ in riders],
+        )
+        lane = LANES[engine](program, layout, table, sets, device)
+        places = [place for _, place in riders]
+        return Seats(lane, places, [each.number for each in found], [number for number, _ in riders], first)
+
+    def holds(self, live: Sequence[Tensor], gradients: Sequence[Tensor]) -> bool:
+        """Whether the plan still is right: same parameters, gradients alike, state untouched by others."""
+        if not same(live, self.live) or strides(gradients) != self.strides:
+            return False
+        if [gradient.dtype for gradient in gradients] != self.dtypes:
+            return False
+        for entries, keys, values in self.kept:
+            if not same(held(entries, keys), values):
+                return False
+        addresses = [live[place].data_ptr() for place in self.aboard]
+        if addresses != self.addresses:
+            if [described(live[place]) for place in self.aboard] != self.shapes:
+                return False
+            self.addresses = addresses
+        return True
+
+    def updates(self, update_of: UpdateOf, scale: Any) -> list[Update] | None:
+        """Every cohort's next step, or None where that is another rule or structure than was planned for."""
+        updates = []
+        for cohort in self.cohorts:
+            counters = cohort.values()
+            if counters is None:
+                return None
+            update = update_of(cohort, counters, scale)
+            if update.rule is not cohort.rule or update.around.structure() != cohort.structure:
+                return None
+            updates.append(update)
+        return updates
+
+    def point(self, gradients: Sequence[Tensor]) -> None:
+        """Tell the lanes where everything lies."""
+        start = 0
+        for seats in self.seats:
+            end = start + len(seats.places)
+            seats.lane.table.point(0, self.addresses[start:end])
+            seats.lane.table.point(1, [gradients[place].data_ptr() for place in seats.places])
+            start = end
+
+    def squares(self, gradients: Sequence[Tensor], members: int) -> Tensor:
+        """The gradients' sums of squares, one a member: float64."""
+        total = squares_of([gradients[place] for _, place in self.alone], members)
+        for seats in self.seats:
+            total = total + seats.lane.squares().view(-1, members).sum(0)
+        return total
+
+    def run(self, updates: Sequence[Update]) -> None:
+        """Step the parameters that have kernels."""
+        for seats in self.seats:
+            for number, first in seats.first.items():
+                cohort, update = self.cohorts[number], updates[number]
+                numbers = update.around.numbers(cohort.structure)
+                scalars = seats.lane.program.scalars(update.t, *update.values, *numbers)
+                seats.lane.fill(first, cohort.members, scalars)
+            if seats.lane.layout.rounding == "stochastic":
+                steps = [float(updates[number].counters[0]) for number in seats.cohorts]
+                seats.lane.table.count_from(rounding.keys(seats.numbers, steps))
+            seats.lane.run()
+
+
+def squares_of(gradients: Sequence[Tensor], members: int) -> Tensor:
+    """The sums of the squares of some gradients, one a member of their leading axis: float64."""
+    total = torch.zeros(members, dtype=torch.float64)
+    for gradient in gradients:
+        values = gradient.coalesce().values() if gradient.is_sparse else gradient
+        total = total.to(values.device) + values.abs().double().square().reshape(members, -1).sum(1)
+    return total
+
+
+def same(found: Any, expected: Sequence[Any]) -> bool:
+    """Whether two sequences hold the same objects."""
+    found = list(found)
+    return len(found) == len(expected) and all(map(is_, found, expected))
+
+
+def held(entries: Sequence[Entry], keys: Sequence[str]) -> Iterator[Any]:
+    """What the entries hold under the keys; None for what is missing."""
+    if not keys:
+        return iter(())
+    try:
+        found = list(map(itemgetter(*keys), entries))
+    except KeyError:
+        return iter(())
+    return iter(found) if len(keys) == 1 else chain.from_iterable(found)
+
+
+def strides(gradients: Sequence[Tensor]) -> list[Any]:
+    """How each gradient lies in memory; None for a sparse one."""
+    try:
+        return list(map(Tensor.stride, gradients))
+    except RuntimeError:
+        return [None if gradient.layout is not torch.strided else gradient.stride() for gradient in gradients]
+
+
+def described(parameter: Tensor) -> tuple[Any, ...]:
+    """What a kernel relies on in a parameter."""
+    return parameter.dtype, parameter.device, parameter.shape, parameter.stride()

@@ -1,0 +1,125 @@
+"""Making a plan: the state that is missing, the cohorts, the engines."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .cohort import Cohort, Entry, share_counts
+from .options import Group
+from .plan import Columns, Pairs, Plan
+
+if TYPE_CHECKING:
+    from .base import RuleOptimizer
+
+
+def make_plan(optimizer: "RuleOptimizer", pairs: Pairs, gradients: list[Tensor]) -> Plan:
+    """Look at every parameter that has a gradient once, and share them out.
+
+    Args:
+        optimizer: whose parameters they are.
+        pairs: the parameters and their gradients, group by group.
+        gradients: what the rule sees in place of them, in the same order.
+
+    Raises:
+        RuntimeError: a gradient is sparse and may not be; the state belongs to another model; the engine
+            asked for cannot take a parameter.
+    """
+    for group, own in zip(optimizer.param_groups, pairs, strict=True):
+        if any(gradient.layout is not torch.strided for _, gradient in own):
+            optimizer.check_sparse(group)
+    every = chain.from_iterable(group["params"] for group in optimizer.param_groups)
+    numbers = {id(parameter): number for number, parameter in enumerate(every)}
+    buckets: defaultdict[tuple[Any, ...], list[tuple[int, Entry]]] = defaultdict(list)
+    columns: list[Columns] = []
+    for index, (group, own) in enumerate(zip(optimizer.param_groups, pairs, strict=True)):
+        rule = optimizer.rule(group)
+        keys = (*rule.state, "average") if group["average"] else rule.state
+        for parameter, _ in own:
+            rounding = rounding_of(parameter, optimizer.rounding)
+            # Without a step count the random bits would be the same in each step.
+            counters = optimizer.counters or (("step",) if rounding == "stochastic" else ())
+            spare = ("remainder",) if rounding == "compensated" else ()
+            entry: Entry = optimizer.state[parameter] if keys or counters or spare else {}
+            first, fresh = complete_state(optimizer, entry, parameter, group, rule.state)
+            counts = complete_counters(optimizer, entry, parameter, group, counters)
+            if spare and "remainder" not in entry:
+                entry["remainder"] = torch.zeros_like(parameter, dtype=torch.int16)
+            kind = index, rule, (*keys, *counters, *spare), counters, first, fresh, counts
+            buckets[kind].append((len(columns), entry))
+            tensors = [parameter, gradients[len(columns)], *(entry[key] for key in keys)]
+            columns.append(Columns(numbers[id(parameter)], tensors, rounding, entry.get("remainder")))
+    cohorts = [_cohort(optimizer, kind, found) for kind, found in buckets.items()]
+    held = [kind[2] for kind in buckets]
+    wanted = [wanted_engine(group, optimizer.engine) for group in optimizer.param_groups]
+    return Plan(cohorts, columns, held, wanted)
+
+
+def _cohort(optimizer: "RuleOptimizer", kind: tuple[Any, ...], found: list[tuple[int, Entry]]) -> Cohort:
+    index, rule, _, counters, first, fresh, _ = kind
+    places, entries = map(list, zip(*found, strict=True))
+    on_device = bool(optimizer.param_groups[index].get("capturable", False))
+    counts = share_counts(entries, counters)
+    cohort = Cohort(index, rule, (), optimizer.members, places, entries, first, fresh, counts, on_device)
+    # The value of the scale does not matter here, only whether there is one.
+    scale = None if optimizer.clip_norm is None or optimizer.redirects else 1.0
+    cohort.structure = optimizer.next_update(cohort, cohort.values() or [], scale).around.structure()
+    return cohort
+
+
+def complete_state(
+    optimizer: "RuleOptimizer", entry: Entry, parameter: Tensor, group: Group, keys: Sequence[str]
+) -> tuple[bool, bool]:
+    """Make what is missing of a parameter's state and average; whether there was none of the one, of the other.
+
+    Raises:
+        RuntimeError: the state has another shape than the parameter.
+    """
+    first = bool(keys) and all(entry.get(key) is None for key in keys)
+    fresh = bool(group["average"]) and entry.get("average") is None
+    for key in keys:
+        if entry.get(key) is None:
+            entry[key] = optimizer.initial_state(parameter, group, key)
+        elif entry[key].shape != parameter.shape:
+            raise RuntimeError(
+                f"the state {key!r} has shape {tuple(entry[key].shape)} and its parameter "
+                f"{tuple(parameter.shape)}: this checkpoint belongs to another model"
+            )
+    if fresh:
+        wide = torch.promote_types(parameter.dtype, torch.float32)
+        entry["average"] = parameter.detach().clone().to(wide)
+    return first, fresh
+
+
+def complete_counters(
+    optimizer: "RuleOptimizer", entry: Entry, parameter: Tensor, group: Group, counters: tuple[str, ...]
+) -> tuple[float, ...]:
+    """Make what is missing of a parameter's counters, as torch keeps them; their values."""
+    wide = torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
+    device = parameter.device if group.get("capturable") else torch.device("cpu")
+    for key in counters:
+        value = entry.get(key)
+        if value is None:
+            value = optimizer.initial_counter(group, key)
+        if not isinstance(value, Tensor):
+            entry[key] = torch.tensor(float(value), dtype=wide, device=device)
+        elif group.get("differentiable", False) and value.requires_grad:
+            raise RuntimeError("`requires_grad` is not supported for `step` in differentiable mode")
+    return tuple(float(entry[key]) for key in counters)
+
+
+def rounding_of(parameter: Tensor, wanted: str) -> str:
+    """How a parameter is stored; only bfloat16 is stored in another way than to the nearest value."""
+    if parameter.dtype is not torch.bfloat16:
+        return "nearest"
+    return "stochastic" if wanted == "auto" else wanted
+
+
+def wanted_engine(group: Group, engine: str) -> str:
+    """The engine for a group: autograd follows torch's operators alone, and `fused` means a kernel."""
+    if group.get("differentiable", False):
+        return "eager"
+    return "kernel" if engine == "auto" and group.get("fused") else engine
