@@ -43,7 +43,7 @@ def bench(
     table = Table(wanted)
     records = []
     with using_threads(threads) as count:
-        where = torch.cuda.get_device_name() if device == "cuda" else f"{count} CPU threads"
+        where = torch.cuda.get_device_name() if device == "cuda" else f"{count} CPU thread{'s' * (count > 1)}"
         for problem in SETS.values() if on == "both" else [SETS[on]]:
             screen.print(f"{problem.description}, {where}", style="bold", markup=False)
             screen.print(table.head(), style="dim", markup=False)

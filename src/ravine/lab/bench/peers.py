@@ -1,7 +1,7 @@
 """Who steps: Ravine's optimizers, torch's with the same rule, and those of other packages that are here."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from operator import attrgetter
@@ -13,10 +13,9 @@ from torch.optim import Optimizer
 from ...optim.base import RuleOptimizer
 from . import problems
 from .configurations import Configuration
-from .problems import ProblemSet
+from .problems import GradientFeed, Gradients, ProblemSet
 from .timing import Contender
 
-Gradients = Sequence[list[Tensor]]
 Kind = TypeVar("Kind", bound=Optimizer)
 
 # What a package calls its implementations, by the arguments that ask for them; a class has those whose
@@ -67,17 +66,14 @@ class Stepped(Generic[Kind]):
         gradients: Gradients,
     ) -> None:
         self.parameters = problems.parameters(problem, gradients[0][0].device)
-        self.gradients = gradients
         self.optimizer = part(self.parameters, **settings)
         if hasattr(self.optimizer, "train"):  # schedule-free ones step in this mode only
             self.optimizer.train()
-        self._turn = 0
+        self._feed = GradientFeed(gradients)
 
     def prepare(self) -> None:
         """Give every parameter its next gradient."""
-        self._turn = 1 - self._turn
-        for parameter, gradient in zip(self.parameters, self.gradients[self._turn], strict=True):
-            parameter.grad = gradient
+        self._feed(self.parameters)
 
     def step(self) -> None:
         """One step."""

@@ -1,7 +1,7 @@
 """The sets of tensors on which optimizers are timed: a few large ones, and many small ones."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from ...randomness import generator
 
 Shape = tuple[int, ...]
+Gradients = Sequence[list[Tensor]]
 
 # A network of each kind, none of its tensors above 4,160 elements: an embedding of 65 characters with a
 # layer and its norm, two convolutions, and a classifier.
@@ -53,9 +54,27 @@ def parameters(problem: ProblemSet, device: torch.device) -> list[Tensor]:
     return [values.requires_grad_() for values in _normal(problem, device, "parameters", 1.0)]
 
 
-def gradients(problem: ProblemSet, device: torch.device) -> Sequence[list[Tensor]]:
+def gradients(problem: ProblemSet, device: torch.device) -> Gradients:
     """Two sets of gradients, to be taken in turn: in training, too, they are other tensors at each step."""
     return [_normal(problem, device, f"gradients {number}", 0.1) for number in range(2)]
+
+
+class GradientFeed:
+    """Gives parameters their next gradients, in tensors of its own: some optimizers write into them."""
+
+    def __init__(self, drawn: Gradients) -> None:
+        """`drawn`: the values, which several may share."""
+        self._drawn = drawn
+        self._given = [[torch.empty_like(gradient) for gradient in turn] for turn in drawn]
+        self._turn = 0
+
+    def __call__(self, parameters: Iterable[Tensor]) -> None:
+        """Write the values anew, as a backward pass would."""
+        self._turn = 1 - self._turn
+        given = self._given[self._turn]
+        torch._foreach_copy_(given, self._drawn[self._turn])
+        for parameter, gradient in zip(parameters, given, strict=True):
+            parameter.grad = gradient
 
 
 def _normal(problem: ProblemSet, device: torch.device, purpose: str, scale: float) -> list[Tensor]:
