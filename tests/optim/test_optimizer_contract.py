@@ -375,7 +375,8 @@ def test_capturable_counts_on_the_parameters_device():
 
 
 def test_the_registry_knows_the_optimizers():
-    assert registry.names("optimizer") == ("sgd", "adagrad", "rmsprop", "adam", "adamw")
+    in_the_lectures_order = ("sgd", "adagrad", "rmsprop", "adam", "adamw")
+    assert registry.names("optimizer")[:5] == in_the_lectures_order
     for entry in registry.entries("optimizer"):
         assert entry.description and entry.source
         entry.part([torch.nn.Parameter(torch.ones(2))], **entry.suggested)

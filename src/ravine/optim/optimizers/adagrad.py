@@ -1,16 +1,18 @@
 """AdaGrad (T4)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from ...registry import register
 from .. import rules
-from ..base import Group, Number, Parameters, RuleOptimizer, number
+from ..base import Number, Parameters, RuleOptimizer
+from ..options import Group, Options
 from ..rule import Rule
 from .checks import check, check_lr, refuse_sparse_decay
+from .values import numbers
 
 
 @register(
@@ -33,6 +35,7 @@ class Adagrad(RuleOptimizer):
         foreach, fused: accepted; they choose nothing here.
         maximize: climb instead.
         differentiable: let autograd see the step.
+        **options: as in `Options`.
 
     Raises:
         ValueError: a value out of range.
@@ -43,15 +46,16 @@ class Adagrad(RuleOptimizer):
         self,
         params: Parameters,
         lr: Number = 1e-2,
-        lr_decay: float = 0,
-        weight_decay: float = 0,
+        lr_decay: Number = 0,
+        weight_decay: Number = 0,
         initial_accumulator_value: float = 0,
-        eps: float = 1e-10,
+        eps: Number = 1e-10,
         foreach: bool | None = None,
         *,
         maximize: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        **options: Unpack[Options],
     ) -> None:
         check_lr(lr)
         check("lr_decay value", lr_decay)
@@ -69,24 +73,24 @@ class Adagrad(RuleOptimizer):
             "differentiable": differentiable,
             "fused": fused,
         }
-        super().__init__(params, defaults)
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                self._complete(parameter, group, rules.adagrad)
+        super().__init__(params, defaults, **options)
+        self.make_state()
 
     def rule(self, group: Group) -> Rule:
         """T4."""
         return rules.adagrad
 
-    def hyperparameters(self, group: Group, t: Any) -> Sequence[Any]:
+    def hyperparameters(self, group: Group, t: Any, *others: Any) -> Sequence[Any]:
         """The decayed rate, and the small constant."""
-        return number(group, "lr") / (1 + (t - 1) * group["lr_decay"]), group["eps"]
+        lr, decay, eps = numbers(group, "lr", "lr_decay", "eps")
+        return lr / (1 + (t - 1) * decay), eps
 
     def initial_state(self, parameter: Tensor, group: Group, key: str) -> Tensor:
         """The sum starts at `initial_accumulator_value`, in both parts of a complex number."""
         start = self.defaults["initial_accumulator_value"]
         value = complex(start, start) if parameter.is_complex() else start
-        return torch.full_like(parameter, value, memory_format=torch.preserve_format)
+        dtype = torch.promote_types(parameter.dtype, torch.float32)
+        return torch.full_like(parameter, value, dtype=dtype, memory_format=torch.preserve_format)
 
     def check_sparse(self, group: Group) -> None:
         """Weight decay would move every row."""

@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from math import inf
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor
 
 from ...registry import register
 from .. import rules
-from ..base import Group, Number, Parameters, RuleOptimizer, as_number, number
-from ..kernels.eager import Surroundings
+from ..base import Number, Parameters, RuleOptimizer
+from ..kernels.surroundings import Surroundings
+from ..options import Group, Options
 from ..rule import Rule
-from .checks import check, check_lr
+from .checks import check, check_betas, check_lr
+from .decay import coupled_or_decoupled, stay_decoupled
+from .values import numbers
 
 
 @register(
@@ -38,6 +41,7 @@ class Adam(RuleOptimizer):
         decoupled_weight_decay: shrink x by lr·weight_decay instead of adding to the gradient (AdamW).
         bias_correction: False gives the lecture's "almost Adam", whose first step is 3.16 times as
             large with the usual betas.
+        **options: as in `Options`.
 
     Raises:
         ValueError: a value out of range.
@@ -49,8 +53,8 @@ class Adam(RuleOptimizer):
         params: Parameters,
         lr: Number = 1e-3,
         betas: tuple[Number, Number] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0,
+        eps: Number = 1e-8,
+        weight_decay: Number = 0,
         amsgrad: bool = False,
         *,
         foreach: bool | None = None,
@@ -60,6 +64,7 @@ class Adam(RuleOptimizer):
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
         bias_correction: bool = True,
+        **options: Unpack[Options],
     ) -> None:
         by_foreach = bool(foreach) and not capturable
         if isinstance(lr, Tensor) and by_foreach:
@@ -82,7 +87,7 @@ class Adam(RuleOptimizer):
             "decoupled_weight_decay": decoupled_weight_decay,
             "bias_correction": bias_correction,
         }
-        super().__init__(params, defaults)
+        super().__init__(params, defaults, **options)
 
     def rule(self, group: Group) -> Rule:
         """T7, T6 or AMSGrad."""
@@ -90,10 +95,9 @@ class Adam(RuleOptimizer):
             return rules.amsgrad
         return rules.adam if group["bias_correction"] else rules.almost_adam
 
-    def hyperparameters(self, group: Group, t: Any) -> Sequence[Any]:
+    def hyperparameters(self, group: Group, t: Any, *others: Any) -> Sequence[Any]:
         """The rate, both leaks, the small constant."""
-        beta1, beta2 = group["betas"]
-        return number(group, "lr"), as_number(group, beta1), as_number(group, beta2), group["eps"]
+        return numbers(group, "lr", "betas", "eps")
 
     def time(self, group: Group, t: Any) -> Any:
         """AMSGrad without bias correction is AMSGrad after infinitely many steps: βᵗ is 0."""
@@ -101,10 +105,7 @@ class Adam(RuleOptimizer):
 
     def surroundings(self, group: Group, lr: Any, *, first: bool) -> Surroundings:
         """Weight decay is coupled, or decoupled as in AdamW."""
-        decay = number(group, "weight_decay")
-        if group["decoupled_weight_decay"]:
-            return Surroundings(group["maximize"], shrink=lr * decay)
-        return Surroundings(group["maximize"], decay)
+        return coupled_or_decoupled(group, lr)
 
     def check_sparse(self, group: Group) -> None:
         """Refused: a row without gradient would still move."""
@@ -126,8 +127,8 @@ class AdamW(Adam):
         params: Parameters,
         lr: Number = 1e-3,
         betas: tuple[Number, Number] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
+        eps: Number = 1e-8,
+        weight_decay: Number = 1e-2,
         amsgrad: bool = False,
         *,
         maximize: bool = False,
@@ -136,6 +137,7 @@ class AdamW(Adam):
         differentiable: bool = False,
         fused: bool | None = None,
         bias_correction: bool = True,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             params,
@@ -151,19 +153,17 @@ class AdamW(Adam):
             fused=fused,
             decoupled_weight_decay=True,
             bias_correction=bias_correction,
+            **options,
         )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """As torch's: whatever is loaded, AdamW's decay stays decoupled."""
         super().__setstate__(state)
-        for group in self.param_groups:
-            group["decoupled_weight_decay"] = True
+        stay_decoupled(self.param_groups)
 
 
 def _check_betas(betas: tuple[Number, Number], *, by_foreach: bool) -> None:
-    for index, beta in enumerate(betas):
-        if not 0.0 <= beta < 1.0:
-            raise ValueError(f"Invalid beta parameter at index {index}: {beta}")
+    check_betas(betas)
     if isinstance(betas[0], Tensor) != isinstance(betas[1], Tensor):
         raise ValueError("betas must be either both floats or both Tensors")
     for index, beta in enumerate(betas):
@@ -171,5 +171,3 @@ def _check_betas(betas: tuple[Number, Number], *, by_foreach: bool) -> None:
             raise ValueError(
                 f"betas[{index}] as a Tensor is not supported for capturable=False and foreach=True"
             )
-        if isinstance(beta, Tensor) and beta.numel() != 1:
-            raise ValueError(f"Tensor betas[{index}] must be 1-element")

@@ -1,24 +1,41 @@
-"""Refusals that several optimizers share, in torch's words."""
+"""Refusals that several optimizers share, in torch's words.
+
+A hyperparameter may hold one value a member (`options.members_of` checks their number): all are checked.
+"""
+
+from collections.abc import Iterable
 
 from torch import Tensor
 
-from ..base import Group, Number
+from ..base import Number
+from ..options import Group
+from .values import has
 
 
 def check(what: str, value: Number) -> None:
     """Refuse what is negative or not a number."""
-    if not value >= 0.0:
+    if not holds(value >= 0.0):
         raise ValueError(f"Invalid {what}: {value}")
 
 
 def check_lr(lr: Number) -> None:
-    """Refuse a learning rate that is negative, or a tensor of several."""
-    if isinstance(lr, Tensor) and lr.numel() != 1:
-        raise ValueError("Tensor lr must be 1-element")
+    """Refuse a learning rate that is negative."""
     check("learning rate", lr)
+
+
+def check_betas(betas: Iterable[Number]) -> None:
+    """Refuse leaks outside [0, 1)."""
+    for index, beta in enumerate(betas):
+        if not (holds(beta >= 0.0) and holds(beta < 1.0)):
+            raise ValueError(f"Invalid beta parameter at index {index}: {beta}")
+
+
+def holds(condition: bool | Tensor) -> bool:
+    """Whether a comparison is true of every member."""
+    return bool(condition.all()) if isinstance(condition, Tensor) else condition
 
 
 def refuse_sparse_decay(group: Group) -> None:
     """Weight decay moves every row, a sparse gradient only some."""
-    if group["weight_decay"] != 0:
+    if has(group, "weight_decay"):
         raise RuntimeError("weight_decay option is not compatible with sparse gradients")

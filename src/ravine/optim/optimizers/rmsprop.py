@@ -1,13 +1,15 @@
 """RMSProp (T5)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from ...registry import register
 from .. import rules
-from ..base import Group, Number, Parameters, RuleOptimizer, number
+from ..base import Number, Parameters, RuleOptimizer
+from ..options import Group, Options
 from ..rule import Rule
 from .checks import check, check_lr
+from .values import has, numbers
 
 
 @register(
@@ -32,6 +34,7 @@ class RMSprop(RuleOptimizer):
         foreach: accepted; it chooses nothing here.
         maximize: climb instead.
         differentiable: let autograd see the step.
+        **options: as in `Options`.
 
     Raises:
         ValueError: a value out of range.
@@ -41,15 +44,16 @@ class RMSprop(RuleOptimizer):
         self,
         params: Parameters,
         lr: Number = 1e-2,
-        alpha: float = 0.99,
-        eps: float = 1e-8,
-        weight_decay: float = 0,
-        momentum: float = 0,
+        alpha: Number = 0.99,
+        eps: Number = 1e-8,
+        weight_decay: Number = 0,
+        momentum: Number = 0,
         centered: bool = False,
         capturable: bool = False,
         foreach: bool | None = None,
         maximize: bool = False,
         differentiable: bool = False,
+        **options: Unpack[Options],
     ) -> None:
         check_lr(lr)
         check("epsilon value", eps)
@@ -68,15 +72,15 @@ class RMSprop(RuleOptimizer):
             "maximize": maximize,
             "differentiable": differentiable,
         }
-        super().__init__(params, defaults)
+        super().__init__(params, defaults, **options)
 
     def rule(self, group: Group) -> Rule:
         """T5, with or without a velocity and a centre."""
-        if group["momentum"] > 0:
+        if has(group, "momentum"):
             return rules.rmsprop_centered_momentum if group["centered"] else rules.rmsprop_momentum
         return rules.rmsprop_centered if group["centered"] else rules.rmsprop
 
-    def hyperparameters(self, group: Group, t: Any) -> Sequence[Any]:
+    def hyperparameters(self, group: Group, t: Any, *others: Any) -> Sequence[Any]:
         """The rate, the leak, the small constant, and the friction where there is momentum."""
-        values = (number(group, "lr"), group["alpha"], group["eps"])
-        return (*values, group["momentum"]) if group["momentum"] > 0 else values
+        momentum = ("momentum",) if has(group, "momentum") else ()
+        return numbers(group, "lr", "alpha", "eps", *momentum)

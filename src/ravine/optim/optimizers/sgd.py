@@ -1,17 +1,20 @@
 """Gradient descent with momentum and Nesterov momentum (T1-T3)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor
 
 from ...registry import register
 from .. import rules
-from ..base import Group, Number, Parameters, RuleOptimizer, number
+from ..base import Number, Parameters, RuleOptimizer
 from ..kernels import eager
-from ..kernels.eager import Surroundings, Update
+from ..kernels.eager import Update
+from ..kernels.surroundings import Surroundings
+from ..options import Group, Options, number
 from ..rule import Rule
-from .checks import check, check_lr, refuse_sparse_decay
+from .checks import check, check_lr, holds, refuse_sparse_decay
+from .values import has, numbers
 
 
 @register(
@@ -34,20 +37,21 @@ class SGD(RuleOptimizer):
         maximize: climb instead.
         foreach, fused: accepted; they choose nothing here.
         differentiable: let autograd see the step.
+        **options: as in `Options`.
 
     Raises:
         ValueError: a value out of range.
         RuntimeError: `fused` together with `foreach` or `differentiable`.
     """
 
-    counts_steps = False
+    counters = ()
 
     def __init__(
         self,
         params: Parameters,
         lr: Number = 1e-3,
-        momentum: float = 0,
-        dampening: float = 0,
+        momentum: Number = 0,
+        dampening: Number = 0,
         weight_decay: Number = 0,
         nesterov: bool = False,
         *,
@@ -55,11 +59,12 @@ class SGD(RuleOptimizer):
         foreach: bool | None = None,
         differentiable: bool = False,
         fused: bool | None = None,
+        **options: Unpack[Options],
     ) -> None:
         check_lr(lr)
         check("momentum value", momentum)
         check("weight_decay value", weight_decay)
-        if nesterov and (momentum <= 0 or dampening != 0):
+        if nesterov and not (holds(momentum > 0) and holds(dampening == 0)):
             raise ValueError("Nesterov momentum requires a momentum and zero dampening")
         defaults = {
             "lr": lr,
@@ -72,23 +77,22 @@ class SGD(RuleOptimizer):
             "differentiable": differentiable,
             "fused": fused,
         }
-        super().__init__(params, defaults)
+        super().__init__(params, defaults, **options)
 
     def rule(self, group: Group) -> Rule:
         """T1, T2 or T3."""
-        if group["momentum"] == 0:
+        if not has(group, "momentum"):
             return rules.gradient_descent
         return rules.nesterov if group["nesterov"] else rules.momentum
 
-    def hyperparameters(self, group: Group, t: Any) -> Sequence[Any]:
+    def hyperparameters(self, group: Group, t: Any, *others: Any) -> Sequence[Any]:
         """The learning rate, and ρ where there is momentum."""
-        lr = number(group, "lr")
-        return (lr,) if group["momentum"] == 0 else (lr, number(group, "momentum"))
+        return numbers(group, "lr", "momentum") if has(group, "momentum") else numbers(group, "lr")
 
     def surroundings(self, group: Group, lr: Any, *, first: bool) -> Surroundings:
         """Damping acts on the velocity alone, and not on the first gradient."""
-        damping = 0 if first or group["momentum"] == 0 else group["dampening"]
-        return Surroundings(group["maximize"], number(group, "weight_decay"), damping=damping)
+        damping = number(group, "dampening") if has(group, "momentum") and not first else None
+        return Surroundings(group["maximize"], decay=number(group, "weight_decay"), damping=damping)
 
     def check_sparse(self, group: Group) -> None:
         """Weight decay would move every row."""

@@ -1,13 +1,11 @@
-"""Every update rule, as the lecture writes it.
+"""T1 to T7 as the lecture writes them, and the variations of them that torch has.
 
-x is a parameter, dx its gradient, t the step counted from 1, lr the learning rate α. The state starts
-at zero. The lecture's small constant 1e-7 is `eps` here, with torch's values as the classes' defaults.
-Weight decay, maximising and damping are composed around a rule (`kernels/eager.py`), never part of it.
+The lecture's small constant 1e-7 is `eps` here.
 """
 
 from typing import Any
 
-from .rule import maximum, rule, sqrt
+from ..rule import maximum, rule, sqrt
 
 
 @rule()
@@ -17,14 +15,14 @@ def gradient_descent(x: Any, dx: Any, t: Any, lr: Any) -> Any:
 
 
 @rule(state={"v": "momentum_buffer"})
-def momentum(x: Any, dx: Any, v: Any, t: Any, lr: Any, rho: Any) -> Any:
+def momentum(x: Any, dx: Any, v: Any, t: Any, lr: Any, rho: Any = 0.9) -> Any:
     """T2: v ← ρ·v + dx; x ← x − α·v. Polyak, 1964."""
     v = rho * v + dx
     return x - lr * v, v
 
 
 @rule(state={"v": "momentum_buffer"})
-def nesterov(x: Any, dx: Any, v: Any, t: Any, lr: Any, rho: Any) -> Any:
+def nesterov(x: Any, dx: Any, v: Any, t: Any, lr: Any, rho: Any = 0.9) -> Any:
     """T3, rearranged so that the gradient is taken where the parameters are.
 
     The lecture's velocity is −α·v here: x + v⁺ + ρ·(v⁺ − v) becomes x − α·(dx + ρ·v⁺).
@@ -35,21 +33,23 @@ def nesterov(x: Any, dx: Any, v: Any, t: Any, lr: Any, rho: Any) -> Any:
 
 
 @rule(state={"s": "sum"})
-def adagrad(x: Any, dx: Any, s: Any, t: Any, lr: Any, eps: Any) -> Any:
+def adagrad(x: Any, dx: Any, s: Any, t: Any, lr: Any, eps: Any = 1e-7) -> Any:
     """T4: s ← s + dx²; x ← x − α·dx/(√s + ε). Duchi, Hazan & Singer, 2011."""
     s = s + dx * dx
     return x - lr * dx / (sqrt(s) + eps), s
 
 
 @rule(state={"s": "square_avg"})
-def rmsprop(x: Any, dx: Any, s: Any, t: Any, lr: Any, decay: Any, eps: Any) -> Any:
+def rmsprop(x: Any, dx: Any, s: Any, t: Any, lr: Any, decay: Any = 0.99, eps: Any = 1e-7) -> Any:
     """T5: s ← δ·s + (1−δ)·dx²; x ← x − α·dx/(√s + ε). Tieleman & Hinton, 2012."""
     s = decay * s + (1 - decay) * dx * dx
     return x - lr * dx / (sqrt(s) + eps), s
 
 
 @rule(state={"s": "square_avg", "v": "momentum_buffer"})
-def rmsprop_momentum(x: Any, dx: Any, s: Any, v: Any, t: Any, lr: Any, decay: Any, eps: Any, rho: Any) -> Any:
+def rmsprop_momentum(
+    x: Any, dx: Any, s: Any, v: Any, t: Any, lr: Any, decay: Any = 0.99, eps: Any = 1e-7, rho: Any = 0.9
+) -> Any:
     """T5 followed by T2: the scaled gradient drives a velocity."""
     s = decay * s + (1 - decay) * dx * dx
     x, v = momentum(x, dx / (sqrt(s) + eps), v, t, lr, rho)
@@ -57,7 +57,9 @@ def rmsprop_momentum(x: Any, dx: Any, s: Any, v: Any, t: Any, lr: Any, decay: An
 
 
 @rule(state={"s": "square_avg", "g": "grad_avg"})
-def rmsprop_centered(x: Any, dx: Any, s: Any, g: Any, t: Any, lr: Any, decay: Any, eps: Any) -> Any:
+def rmsprop_centered(
+    x: Any, dx: Any, s: Any, g: Any, t: Any, lr: Any, decay: Any = 0.99, eps: Any = 1e-7
+) -> Any:
     """T5 with the variance, s − g², in place of the mean square. Graves, arXiv:1308.0850, eq. 38-45."""
     s = decay * s + (1 - decay) * dx * dx
     g = decay * g + (1 - decay) * dx
@@ -66,7 +68,16 @@ def rmsprop_centered(x: Any, dx: Any, s: Any, g: Any, t: Any, lr: Any, decay: An
 
 @rule(state={"s": "square_avg", "v": "momentum_buffer", "g": "grad_avg"})
 def rmsprop_centered_momentum(
-    x: Any, dx: Any, s: Any, v: Any, g: Any, t: Any, lr: Any, decay: Any, eps: Any, rho: Any
+    x: Any,
+    dx: Any,
+    s: Any,
+    v: Any,
+    g: Any,
+    t: Any,
+    lr: Any,
+    decay: Any = 0.99,
+    eps: Any = 1e-7,
+    rho: Any = 0.9,
 ) -> Any:
     """Centered T5 followed by T2."""
     s = decay * s + (1 - decay) * dx * dx
@@ -76,7 +87,9 @@ def rmsprop_centered_momentum(
 
 
 @rule(state={"m": "exp_avg", "v": "exp_avg_sq"})
-def almost_adam(x: Any, dx: Any, m: Any, v: Any, t: Any, lr: Any, beta1: Any, beta2: Any, eps: Any) -> Any:
+def almost_adam(
+    x: Any, dx: Any, m: Any, v: Any, t: Any, lr: Any, beta1: Any = 0.9, beta2: Any = 0.999, eps: Any = 1e-7
+) -> Any:
     """T6, Adam without bias correction: m ← β₁m + (1−β₁)dx; v ← β₂v + (1−β₂)dx²; x ← x − α·m/(√v + ε)."""
     m = beta1 * m + (1 - beta1) * dx
     v = beta2 * v + (1 - beta2) * dx * dx
@@ -84,7 +97,9 @@ def almost_adam(x: Any, dx: Any, m: Any, v: Any, t: Any, lr: Any, beta1: Any, be
 
 
 @rule(state={"m": "exp_avg", "v": "exp_avg_sq"})
-def adam(x: Any, dx: Any, m: Any, v: Any, t: Any, lr: Any, beta1: Any, beta2: Any, eps: Any) -> Any:
+def adam(
+    x: Any, dx: Any, m: Any, v: Any, t: Any, lr: Any, beta1: Any = 0.9, beta2: Any = 0.999, eps: Any = 1e-8
+) -> Any:
     """T7: T6 with m̂ = m/(1−β₁ᵗ) and v̂ = v/(1−β₂ᵗ). Kingma & Ba, arXiv:1412.6980, algorithm 1."""
     m = beta1 * m + (1 - beta1) * dx
     v = beta2 * v + (1 - beta2) * dx * dx
@@ -93,7 +108,16 @@ def adam(x: Any, dx: Any, m: Any, v: Any, t: Any, lr: Any, beta1: Any, beta2: An
 
 @rule(state={"m": "exp_avg", "v": "exp_avg_sq", "top": "max_exp_avg_sq"})
 def amsgrad(
-    x: Any, dx: Any, m: Any, v: Any, top: Any, t: Any, lr: Any, beta1: Any, beta2: Any, eps: Any
+    x: Any,
+    dx: Any,
+    m: Any,
+    v: Any,
+    top: Any,
+    t: Any,
+    lr: Any,
+    beta1: Any = 0.9,
+    beta2: Any = 0.999,
+    eps: Any = 1e-8,
 ) -> Any:
     """T7 with the largest v so far in the denominator. Reddi, Kale & Kumar, ICLR 2018, algorithm 2."""
     m = beta1 * m + (1 - beta1) * dx
