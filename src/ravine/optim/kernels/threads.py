@@ -10,7 +10,7 @@ import torch
 
 from .cpu import Kernel
 
-ALONE = 1 << 18
+ALONE = 1 << 19
 """Elements that one thread works on by itself: waking another takes as long as they do."""
 
 
