@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,14 @@ import torch
 
 from ravine.lab.bench import SETS, Configuration, ProblemSet, chosen, problems
 from ravine.lab.bench.peers import Stepped, ravine
+from ravine.optim.kernels import cpu
 from running import verdict
 
 COLD_SECONDS = 2.0
 KEPT_SECONDS = 0.3
 MEMORY_SHARE = 0.01
 CPU = torch.device("cpu")
+COMPOSED = {"weight_decay": 0.01, "l1": 1e-4, "clip_norm": 1.0, "clip_value": 1.0, "average": 0.999}
 TINY = ProblemSet("tiny", ((8, 8), (8,)))
 
 
@@ -51,12 +54,12 @@ def first_steps(configuration: Configuration) -> dict[str, float]:
 
 def memory(configuration: Configuration) -> dict[str, float]:
     """Bytes that steps needed beyond the states, and bytes of the parameters."""
-    compiled = contender(configuration, TINY)
+    small = contender(configuration, TINY)
     for _ in range(2):
-        compiled.prepare()
-        compiled.step()
+        take_step(small)
     ours = contender(configuration, SETS["large"])
-    ours.prepare()
+    for _ in range(2):  # both sets of gradients are in memory afterwards
+        ours.prepare()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is in use
     before = status_bytes("VmRSS")
     for _ in range(6):
@@ -80,15 +83,15 @@ def status_bytes(field: str) -> int:
 
 
 def recompiled(configuration: Configuration) -> int:
-    """How many kernels are compiled while every number of the groups changes and a schedule runs."""
-    from ravine.optim.kernels.cpu import update_kernel
+    """How many kernels are compiled while every number of the groups changes and a schedule runs.
 
-    ours = contender(configuration, TINY)
-    for group in ours.optimizer.param_groups:
-        if "weight_decay" in group:
-            group["weight_decay"] = 0.01  # with and without decay are two kernels; all values of it are one
+    Whether there is a decay, a penalty, an average or clipping decides on the kernel, so all are there;
+    their values must not.
+    """
+    settings = {**configuration.settings, **COMPOSED}
+    ours = contender(replace(configuration, settings=settings), TINY)
     take_step(ours)
-    before = update_kernel.cache_info().misses
+    before = compiled()
     for group in ours.optimizer.param_groups:
         for key, value in group.items():
             changed = scaled(value)
@@ -99,7 +102,12 @@ def recompiled(configuration: Configuration) -> int:
     for _ in range(20):
         take_step(ours)
         schedule.step()
-    return update_kernel.cache_info().misses - before
+    return compiled() - before
+
+
+def compiled() -> int:
+    """How many kernels this process has compiled."""
+    return sum(kernel.cache_info().misses for kernel in (cpu.update_kernel, cpu.squares_kernel))
 
 
 def scaled(value: object) -> object:

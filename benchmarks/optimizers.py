@@ -35,16 +35,15 @@ BANDWIDTH = 0.85
 def judged(result: Result) -> list[str]:
     """What is asked of a result, the figure, and whether it holds."""
     lines = []
-    if "torch fused" in result.seconds:
-        ratio = result.ratio or 0.0
+    ratio = result.ratio
+    if "torch fused" in result.seconds and ratio is not None:
         lines.append(f"{ratio:.2f} x torch   at most {FUSED_RATIO} x   {verdict(ratio <= FUSED_RATIO)}")
-    else:
+    elif result.configuration.elementwise:
         ratio = result.ravine / result.seconds["beside adam"]
         lines.append(f"{ratio:.2f} x adam    at most {ADAM_RATIO} x   {verdict(ratio <= ADAM_RATIO)}")
-    if result.problem is SETS["large"]:
-        lines.append(
-            f"{result.share:.0%} of copy   at least {BANDWIDTH:.0%}   {verdict(result.share >= BANDWIDTH)}"
-        )
+    share = result.share
+    if result.problem is SETS["large"] and share is not None:
+        lines.append(f"{share:.0%} of copy    at least {BANDWIDTH:.0%}    {verdict(share >= BANDWIDTH)}")
     return lines
 
 

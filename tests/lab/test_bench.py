@@ -360,6 +360,16 @@ def test_without_a_peer_there_is_no_ratio():
     assert result.ratio is None and result.record()["torch"] is None
 
 
+def test_what_is_not_elementwise_has_no_bandwidth(monkeypatch, no_other_packages):
+    adam = configurations()["adam"]
+    assert adam.elementwise
+    monkeypatch.setattr(adam.part, "redirects", True)
+    result = measure(adam, TINY, rounds=1)
+    assert result.traffic is None and result.share is None
+    assert result.record()["share_of_copy"] is None
+    assert Table([adam]).line(result).split()[-3:-1] == ["-", "-"]
+
+
 def test_the_table_is_aligned_and_a_missing_peer_is_a_dash(monkeypatch):
     monkeypatch.setattr(table, "find_spec", lambda name: name == "optax")
     drawn = Table(list(chosen(["adam", "rmsprop+centered+momentum"])))

@@ -9,10 +9,9 @@ from ...optim.base import RuleOptimizer
 
 
 def traffic(optimizer: RuleOptimizer) -> int:
-    """Bytes that a step cannot but move: parameters and states are read and written, gradients read.
+    """Bytes that an elementwise step cannot but move: parameters and states both ways, gradients read.
 
-    To be asked after a first step, when the states are there. What a rule for whole matrices moves
-    besides is not counted.
+    To be asked after a first step, when the states are there.
     """
     moved = 0
     for group in optimizer.param_groups:

@@ -30,6 +30,11 @@ class Configuration:
         part: type[optim.base.RuleOptimizer] = registry.lookup(KIND, self.optimizer)
         return part
 
+    @property
+    def elementwise(self) -> bool:
+        """Whether a step looks at each element by itself; methods for matrices do not."""
+        return not self.part.redirects
+
 
 # The registry's entries stand for themselves, with their defaults. Each of these follows its entry.
 VARIANTS = (

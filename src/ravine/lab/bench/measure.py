@@ -29,7 +29,7 @@ class Result:
         seconds: median seconds a step by contender: "ravine", "copy", "torch fused" and others that begin
             with a package's name, and "beside NAME" for more of Ravine's.
         first_step: seconds of Ravine's first step, in which it compiles what was not compiled before.
-        traffic: bytes that a step cannot but move.
+        traffic: bytes that a step cannot but move; None where it is not elementwise.
         copy_traffic: bytes that the copy reads and writes.
     """
 
@@ -37,7 +37,7 @@ class Result:
     problem: ProblemSet
     seconds: Mapping[str, float]
     first_step: float
-    traffic: int
+    traffic: int | None
     copy_traffic: int
 
     @property
@@ -60,14 +60,19 @@ class Result:
         return None if theirs is None else self.ravine / theirs[1]
 
     @property
-    def bandwidth(self) -> float:
+    def bandwidth(self) -> float | None:
         """Bytes a second that Ravine's step moved."""
-        return self.traffic / self.ravine
+        return None if self.traffic is None else self.traffic / self.ravine
 
     @property
-    def share(self) -> float:
-        """That bandwidth by the copy's."""
-        return self.bandwidth / (self.copy_traffic / self.seconds[COPY])
+    def copy_bandwidth(self) -> float:
+        """Bytes a second that the copy moved."""
+        return self.copy_traffic / self.seconds[COPY]
+
+    @property
+    def share(self) -> float | None:
+        """Ravine's bandwidth by the copy's."""
+        return None if self.bandwidth is None else self.bandwidth / self.copy_bandwidth
 
     def record(self) -> dict[str, Any]:
         """Everything, as JSON has it."""
@@ -82,7 +87,7 @@ class Result:
             "ratio": self.ratio,
             "traffic_bytes": self.traffic,
             "bytes_per_second": self.bandwidth,
-            "copy_bytes_per_second": self.copy_traffic / self.seconds[COPY],
+            "copy_bytes_per_second": self.copy_bandwidth,
             "share_of_copy": self.share,
             "first_step_seconds": self.first_step,
         }
@@ -127,7 +132,7 @@ def measure(
         problem,
         {name: statistics.median(seconds) for name, seconds in zip(contenders, taken, strict=True)},
         first_step,
-        traffic(ours.optimizer),
+        traffic(ours.optimizer) if configuration.elementwise else None,
         copy.traffic,
     )
 

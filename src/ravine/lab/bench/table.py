@@ -26,14 +26,14 @@ class Table:
         self._columns = [
             _Column("ravine ms", 9, lambda result: _milliseconds(result.ravine)),
             _Column("torch ms", 18, _by("torch")),
-            _Column("ratio", 5, lambda result: "-" if result.ratio is None else f"{result.ratio:.2f}"),
+            _Column("ratio", 5, lambda result: _shown(result.ratio, ".2f")),
             *(
                 _Column(f"{package} ms", max(18, len(package) + 3), _by(package))
                 for package in ("pytorch_optimizer", "optax")
                 if find_spec(package)
             ),
-            _Column("GB/s", 6, lambda result: f"{result.bandwidth / 1e9:.1f}"),
-            _Column("of copy", 7, lambda result: f"{result.share:.0%}"),
+            _Column("GB/s", 6, lambda result: _gigabytes(result.bandwidth)),
+            _Column("of copy", 7, lambda result: _shown(result.share, ".0%")),
             _Column("first step s", 12, lambda result: f"{result.first_step:.3f}"),
         ]
 
@@ -52,6 +52,14 @@ class Table:
 
 def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1e3:.3f}" if seconds < 1e-2 else f"{seconds * 1e3:.1f}"
+
+
+def _gigabytes(bandwidth: float | None) -> str:
+    return _shown(None if bandwidth is None else bandwidth / 1e9, ".1f")
+
+
+def _shown(figure: float | None, form: str) -> str:
+    return "-" if figure is None else format(figure, form)
 
 
 def _by(package: str) -> Callable[[Result], str]:
