@@ -239,7 +239,7 @@ class RuleOptimizer(Optimizer, ABC):
 
     def _step_alone(self, cohort: Cohort, update: Update, columns: Columns, gradient: Tensor) -> None:
         group = self.param_groups[cohort.group]
-        parameter, _, *rest = columns.tensors
+        parameter, rest = columns.parameter, columns.rest
         if gradient.is_sparse:
             self.step_sparse(update, parameter, gradient, rest)
         elif group.get("differentiable", False):

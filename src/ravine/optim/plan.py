@@ -33,13 +33,15 @@ class Columns(NamedTuple):
 
     Attributes:
         number: its place among all of the optimizer's parameters.
-        tensors: itself, its gradient, its state, its average.
+        parameter: itself.
+        rest: its state, its average.
         rounding: how it is stored.
         remainder: where rounding is "compensated".
     """
 
     number: int
-    tensors: list[Tensor]
+    parameter: Tensor
+    rest: list[Tensor]
     rounding: str
     remainder: Tensor | None
 
@@ -69,6 +71,7 @@ class Plan:
         self,
         cohorts: list[Cohort],
         columns: list[Columns],
+        gradients: Sequence[Tensor],
         keys: Sequence[tuple[str, ...]],
         engines: Sequence[str],
     ) -> None:
@@ -77,6 +80,7 @@ class Plan:
         Args:
             cohorts: of the parameters that have gradients.
             columns: one a parameter.
+            gradients: likewise; only looked at, never kept.
             keys: the state that each cohort's entries must go on holding.
             engines: the engine wanted by each group.
 
@@ -85,9 +89,9 @@ class Plan:
         """
         self.cohorts = cohorts
         self.columns = columns
-        self.live = [each.tensors[0] for each in columns]
-        self.strides = strides([each.tensors[1] for each in columns])
-        self.dtypes = [each.tensors[1].dtype for each in columns]
+        self.live = [each.parameter for each in columns]
+        self.strides = strides(gradients)
+        self.dtypes = [gradient.dtype for gradient in gradients]
         self.kept = [
             (cohort.entries, names, list(held(cohort.entries, names)))
             for cohort, names in zip(cohorts, keys, strict=True)
@@ -96,16 +100,18 @@ class Plan:
         riders: defaultdict[LaneKind, list[tuple[int, int]]] = defaultdict(list)
         for number, cohort in enumerate(cohorts):
             for place in cohort.places:
-                kind = self._kind(cohort, columns[place], engines[cohort.group])
+                kind = self._kind(cohort, columns[place], gradients[place], engines[cohort.group])
                 (self.alone if kind is None else riders[kind]).append((number, place))
         self.seats = [self._seat(kind, found) for kind, found in riders.items()]
         self.aboard = [place for seats in self.seats for place in seats.places]
         self.addresses = [self.live[place].data_ptr() for place in self.aboard]
         self.shapes = [described(self.live[place]) for place in self.aboard]
 
-    def _kind(self, cohort: Cohort, columns: Columns, wanted: str) -> LaneKind | None:
-        engine = engine_of(columns.tensors, cohort.members, wanted)
-        if engine == "eager":
+    def _kind(self, cohort: Cohort, columns: Columns, gradient: Tensor, wanted: str) -> LaneKind | None:
+        tensors = [columns.parameter, gradient, *columns.rest]
+        engine = engine_of(tensors, cohort.members, wanted)
+        spare = columns.remainder
+        if engine == "eager" or (spare is not None and spare.stride() != columns.parameter.stride()):
             return None
         try:
             program = trace(cohort.rule, cohort.structure)
@@ -113,8 +119,8 @@ class Plan:
             if wanted == "auto":
                 return None
             raise RuntimeError(f"the rule {cohort.rule.name!r} has no kernel: {error}") from error
-        layout = Layout(tuple(real_dtype(tensor) for tensor in columns.tensors), columns.rounding)
-        return engine, program, layout, columns.tensors[0].device
+        layout = Layout(tuple(real_dtype(tensor) for tensor in tensors), columns.rounding)
+        return engine, program, layout, columns.parameter.device
 
     def _seat(self, kind: LaneKind, riders: Sequence[tuple[int, int]]) -> Seats:
         """Make a lane for the parameters that one kernel can step."""
@@ -126,12 +132,13 @@ class Plan:
                 first[number] = sets
                 sets += self.cohorts[number].members
         found = [self.columns[place] for _, place in riders]
-        stretches = [[each.tensors[column] for each in found] for column in range(len(layout.dtypes))]
+        stretches = [[each.parameter for each in found]]
+        stretches += [[each.rest[number] for each in found] for number in range(len(layout.dtypes) - 2)]
         if layout.rounding == "compensated":
             stretches.append([each.remainder for each in found if each.remainder is not None])
         table = Table(
             layout,
-            [stretches[0], *stretches[2:]],
+            stretches,
             [first[number] for number, _ in riders],
             [self.cohorts[number].members for number, _ in riders],
         )

@@ -50,12 +50,12 @@ def make_plan(optimizer: "RuleOptimizer", pairs: Pairs, gradients: list[Tensor])
                 entry["remainder"] = torch.zeros_like(parameter, dtype=torch.int16)
             kind = index, rule, (*keys, *counters, *spare), counters, first, fresh, counts
             buckets[kind].append((len(columns), entry))
-            tensors = [parameter, gradients[len(columns)], *(entry[key] for key in keys)]
-            columns.append(Columns(numbers[id(parameter)], tensors, rounding, entry.get("remainder")))
+            rest = [entry[key] for key in keys]
+            columns.append(Columns(numbers[id(parameter)], parameter, rest, rounding, entry.get("remainder")))
     cohorts = [_cohort(optimizer, kind, found) for kind, found in buckets.items()]
     held = [kind[2] for kind in buckets]
     wanted = [wanted_engine(group, optimizer.engine) for group in optimizer.param_groups]
-    return Plan(cohorts, columns, held, wanted)
+    return Plan(cohorts, columns, gradients, held, wanted)
 
 
 def _cohort(optimizer: "RuleOptimizer", kind: tuple[Any, ...], found: list[tuple[int, Entry]]) -> Cohort:
