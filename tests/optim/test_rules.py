@@ -67,6 +67,29 @@ def test_amsgrad_never_divides_by_less():
     assert x == pytest.approx(first[0] - 0.1 * (m / (1 - 0.81)) / math.sqrt(top / 0.75))
 
 
+def test_nadam_by_hand():
+    """The second step of Dozat's algorithm 2, with μ₁, μ₂ and μ₃ written out."""
+    first, second, third = (0.9 * (1 - 0.5 * 0.96 ** (t * 0.004)) for t in (1, 2, 3))
+    x, m, v = rules.nadam(1.0, 2.0, 0.3, 0.4, 2, 0.1, first * second, 0.004, 0.9, 0.99, 1e-7)
+    assert (m, v) == pytest.approx((0.9 * 0.3 + 0.1 * 2, 0.99 * 0.4 + 0.01 * 4))
+    ahead = third * m / (1 - first * second * third) + (1 - second) * 2.0 / (1 - first * second)
+    assert x == pytest.approx(1 - 0.1 * ahead / (math.sqrt(v / (1 - 0.99**2)) + 1e-7))
+
+
+def test_adamax_by_hand():
+    x, m, u = rules.adamax(1.0, -2.0, 0.3, 5.0, 3, 0.1, 0.9, 0.5, 1e-7)
+    assert (m, u) == pytest.approx((0.9 * 0.3 - 0.1 * 2, 2.5))
+    assert x == pytest.approx(1 - 0.1 / (1 - 0.9**3) * m / u)
+    assert rules.adamax(1.0, -2.0, 0.3, 3.0, 3, 0.1, 0.9, 0.5, 0.5)[2] == 2.5
+
+
+def test_adadelta_by_hand():
+    x, s, u = rules.adadelta(1.0, 2.0, 5.0, 0.25, 1, 0.5, 0.75, 0.01)
+    assert s == pytest.approx(0.75 * 5 + 0.25 * 4)
+    delta = math.sqrt(0.26) / math.sqrt(s + 0.01) * 2
+    assert (x, u) == pytest.approx((1 - 0.5 * delta, 0.75 * 0.25 + 0.25 * delta**2))
+
+
 def test_nesterov_follows_the_look_ahead_path():
     """C8: the lecture's two forms, on a quadratic with another curvature in each direction.
 
