@@ -18,7 +18,7 @@ from .values import numbers
     "adan",
     "Nesterov momentum by the gradient's change, scaled as in Adam: takes larger rates than Adam",
     source="Xie et al., arXiv:2208.06677",
-    suggested={"lr": 2e-3},
+    suggested={"lr": 4e-3},
 )
 class Adan(RuleOptimizer):
     """Adan: adaptive Nesterov momentum (Xie et al., arXiv:2208.06677).

@@ -17,9 +17,9 @@ from .values import numbers
 @register(
     "optimizer",
     "lion",
-    "every weight moves by the rate, in momentum's direction: half of Adam's state, a tenth of its rate",
+    "every weight moves by the rate, in momentum's direction: half of Adam's state, smaller rates",
     source="Chen et al., arXiv:2302.06675",
-    suggested={"lr": 2e-4},
+    suggested={"lr": 5e-4},
 )
 class Lion(RuleOptimizer):
     """Lion: evolved sign momentum (Chen et al., arXiv:2302.06675).

@@ -19,7 +19,7 @@ from .values import numbers
     "radam",
     "Adam whose denominator waits until it can be trusted: needs no warm-up",
     source="Liu et al., arXiv:1908.03265",
-    suggested={"lr": 1e-3},
+    suggested={"lr": 2e-3},
 )
 class RAdam(RuleOptimizer):
     """Rectified Adam, as `torch.optim.RAdam`.

@@ -117,7 +117,7 @@ class ScheduleFree(RuleOptimizer):
     "schedule_free_sgd",
     "SGD with an average of its iterates in place of a schedule: stop whenever you like",
     source="Defazio et al., arXiv:2405.15682",
-    suggested={"lr": 0.5},
+    suggested={"lr": 1.0},
 )
 class ScheduleFreeSGD(ScheduleFree):
     """Schedule-Free SGD (Defazio et al., arXiv:2405.15682). Use it with a constant rate.
