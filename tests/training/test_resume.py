@@ -9,6 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import ravine.training.parts  # noqa: F401  # fills the registry
+from ravine import registry
 from ravine.errors import Interrupted, RunError
 from ravine.training import loop as loops
 from ravine.training import run as runs
@@ -108,6 +110,25 @@ def test_stopping_at_every_step_is_bit_identical(
             action = lambda: runs.resume(folder)  # noqa: E731
     assert interruptions >= 4
     assert_identical(whole, folder)
+
+
+@pytest.mark.parametrize("name", registry.names("optimizer"))
+def test_every_optimizer_resumes_bit_identically(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {
+        "seed": 3,
+        "model": {"name": "mlp", "width": 16, "depth": 1},
+        "optimizer": {"name": name},
+        "stop": {"epochs": 3},
+    }
+    runs.train(None, "wine", settings=[settings], out=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_at(patch, "evaluate", 2)
+        with pytest.raises(Interrupted):
+            runs.train(None, "wine", settings=[settings], out=tmp_path / "run")
+    runs.resume(tmp_path / "run")
+    assert_identical(tmp_path / "whole", tmp_path / "run")
 
 
 def test_resuming_a_finished_run_or_changed_data_is_refused(whole: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """How an optimizer's parameters are stepped: which by which kernel, and which by torch's operators."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from operator import is_, itemgetter
 from typing import Any, NamedTuple
@@ -72,6 +72,7 @@ class Plan:
         cohorts: list[Cohort],
         columns: list[Columns],
         gradients: Sequence[Tensor],
+        state: Mapping[Tensor, Entry],
         keys: Sequence[tuple[str, ...]],
         engines: Sequence[str],
     ) -> None:
@@ -81,6 +82,7 @@ class Plan:
             cohorts: of the parameters that have gradients.
             columns: one a parameter.
             gradients: likewise; only looked at, never kept.
+            state: the optimizer's.
             keys: the state that each cohort's entries must go on holding.
             engines: the engine wanted by each group.
 
@@ -92,6 +94,7 @@ class Plan:
         self.live = [each.parameter for each in columns]
         self.strides = strides(gradients)
         self.dtypes = [gradient.dtype for gradient in gradients]
+        self.entries = list(state.values())
         self.kept = [
             (cohort.entries, names, list(held(cohort.entries, names)))
             for cohort, names in zip(cohorts, keys, strict=True)
@@ -146,9 +149,13 @@ class Plan:
         places = [place for _, place in riders]
         return Seats(lane, places, [each.number for each in found], [number for number, _ in riders], first)
 
-    def holds(self, live: Sequence[Tensor], gradients: Sequence[Tensor]) -> bool:
+    def holds(
+        self, live: Sequence[Tensor], gradients: Sequence[Tensor], state: Mapping[Tensor, Entry]
+    ) -> bool:
         """Whether the plan still is right: same parameters, gradients alike, state untouched by others."""
         if not same(live, self.live) or strides(gradients) != self.strides:
+            return False
+        if not same(state.values(), self.entries):
             return False
         if [gradient.dtype for gradient in gradients] != self.dtypes:
             return False

@@ -55,7 +55,7 @@ def make_plan(optimizer: "RuleOptimizer", pairs: Pairs, gradients: list[Tensor])
     cohorts = [_cohort(optimizer, kind, found) for kind, found in buckets.items()]
     held = [kind[2] for kind in buckets]
     wanted = [wanted_engine(group, optimizer.engine) for group in optimizer.param_groups]
-    return Plan(cohorts, columns, gradients, held, wanted)
+    return Plan(cohorts, columns, gradients, optimizer.state, held, wanted)
 
 
 def _cohort(optimizer: "RuleOptimizer", kind: tuple[Any, ...], found: list[tuple[int, Entry]]) -> Cohort:

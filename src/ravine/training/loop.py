@@ -150,6 +150,7 @@ class Loop:
         autocast = setup.autocast()
         last, started, seen = len(feed), time.perf_counter(), state.seen
         saving = state.seconds["checkpoints"]
+        setup.turn_optimizer("train")
         model.train()
         for inputs, targets in feed.epoch(state.epoch, start=state.batch):
             seed_noise(recipe.seed, "noise", state.epoch, state.batch, device=setup.device)
@@ -243,6 +244,7 @@ class Loop:
         setup, state = self.setup, self.state
         self.fold()
         started = time.perf_counter()
+        setup.turn_optimizer("eval")
         row: dict[str, Any] = {
             "epoch": state.epoch + 1,
             "step": state.step,

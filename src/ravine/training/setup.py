@@ -1,7 +1,7 @@
 """Everything a run needs, made from the data and the recipe, before anything is written."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,11 @@ class Setup:
     def target_scale(self) -> tuple[float, float]:
         """Mean and deviation that regression targets were standardised with."""
         return (0.0, 1.0) if self.preprocessing is None else self.preprocessing.target_scale
+
+    def turn_optimizer(self, mode: Literal["train", "eval"]) -> None:
+        """Schedule-Free optimizers keep two sets of weights: one to train, one to judge."""
+        if turn := getattr(self.optimizer, mode, None):
+            turn()
 
     @property
     def judged(self) -> nn.Module:
@@ -174,6 +179,9 @@ def assemble(
         **recipe.schedule.settings,
     )
     average = recipe.optimizer.average
+    if average and hasattr(optimizer, "eval"):
+        notes.append(f"optimizer.average is not used: {recipe.optimizer.name} averages by itself")
+        average = 0.0
     averaged = moving_average(model, average) if average else None
     return Setup(recipe, task, device, model, averaged, parts, loss, optimizer, schedule, notes=notes)
 

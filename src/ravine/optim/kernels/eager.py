@@ -134,7 +134,7 @@ def step_graph(update: Update, x: Tensor, dx: Tensor, rest: Sequence[Tensor]) ->
     if x.is_complex():
         new = [torch.view_as_complex(tensor) for tensor in new]
     x.copy_(new[0])
-    return new[1:]
+    return [value.clone() if value is dx else value for value in new[1:]]
 
 
 def is_dense(tensor: Tensor) -> bool:
