@@ -60,21 +60,33 @@ def gradients(problem: ProblemSet, device: torch.device) -> Gradients:
 
 
 class GradientFeed:
-    """Gives parameters their next gradients, in tensors of its own: some optimizers write into them."""
+    """Gives parameters their next gradients, in tensors of its own: some optimizers write into them.
+
+    Only those that were written into are written anew. To copy them all would wake torch's threads, which
+    then wait busily for more work while a step is timed.
+    """
 
     def __init__(self, drawn: Gradients) -> None:
         """`drawn`: the values, which several may share."""
         self._drawn = drawn
-        self._given = [[torch.empty_like(gradient) for gradient in turn] for turn in drawn]
+        self._given = [[gradient.clone() for gradient in turn] for turn in drawn]
+        self._versions = [_versions(turn) for turn in self._given]
         self._turn = 0
 
     def __call__(self, parameters: Iterable[Tensor]) -> None:
-        """Write the values anew, as a backward pass would."""
-        self._turn = 1 - self._turn
-        given = self._given[self._turn]
-        torch._foreach_copy_(given, self._drawn[self._turn])
+        """Set every parameter's gradient."""
+        turn = self._turn = 1 - self._turn
+        given = self._given[turn]
+        if _versions(given) != self._versions[turn]:
+            torch._foreach_copy_(given, self._drawn[turn])
+            self._versions[turn] = _versions(given)
         for parameter, gradient in zip(parameters, given, strict=True):
             parameter.grad = gradient
+
+
+def _versions(tensors: Iterable[Tensor]) -> list[int]:
+    """How often each was written into, as torch counts."""
+    return [tensor._version for tensor in tensors]
 
 
 def _normal(problem: ProblemSet, device: torch.device, purpose: str, scale: float) -> list[Tensor]:
