@@ -133,7 +133,10 @@ class Body:
         if dtype is torch.bfloat16:
             value = self._bfloat16(value, self.layout.rounding if column == 0 else "nearest")
         elif kept != self.wide:
-            value = self._cast("fptrunc", value, self.wide, kept)
+            if kept == "half" and self.wide == "double":
+                # In two steps, as torch: at once LLVM would call a function that is not there.
+                value = self._cast("fptrunc", value, "double", "float")
+            value = self._cast("fptrunc", value, "float" if kept == "half" else self.wide, kept)
         self._write(column, value, dtype)
 
     def _write(self, column: int, value: str, dtype: torch.dtype) -> None:
@@ -284,8 +287,11 @@ def _walk(columns: int, *, backwards: bool = False) -> str:
     )
     return "\n".join(
         [
-            "define void @run(ptr %table, i64 %rows, ptr %given, ptr %taken) {",
-            "start:\n  br label %next",
+            "define void @run(ptr %work) {",
+            "start:",
+            *(_read("work", number, name) for number, name in enumerate(("table", "rows", "given"))),
+            "  %table = inttoptr i64 %table.number to ptr\n  %given = inttoptr i64 %given.number to ptr",
+            "  %taken = getelementptr i64, ptr %work, i64 3\n  br label %next",
             "next:\n  %turn = atomicrmw add ptr %taken, i64 1 monotonic",
             "  %left = icmp ult i64 %turn, %rows",
             "  br i1 %left, label %begin, label %end",
