@@ -93,12 +93,13 @@ class Plan:
         self.columns = columns
         self.live = [each.parameter for each in columns]
         self.strides = strides(gradients)
+        self.sizes = list(map(Tensor.numel, gradients))
         self.dtypes = [gradient.dtype for gradient in gradients]
         self.entries = list(state.values())
-        self.kept = [
-            (cohort.entries, names, list(held(cohort.entries, names)))
-            for cohort, names in zip(cohorts, keys, strict=True)
-        ]
+        self.kept = []
+        for cohort, names in zip(cohorts, keys, strict=True):
+            values = list(held(cohort.entries, names))
+            self.kept.append((cohort.entries, names, values, list(map(Tensor.data_ptr, values))))
         self.alone: list[tuple[int, int]] = []
         riders: defaultdict[LaneKind, list[tuple[int, int]]] = defaultdict(list)
         for number, cohort in enumerate(cohorts):
@@ -155,12 +156,14 @@ class Plan:
         """Whether the plan still is right: same parameters, gradients alike, state untouched by others."""
         if not same(live, self.live) or strides(gradients) != self.strides:
             return False
+        if list(map(Tensor.numel, gradients)) != self.sizes:  # `p.data` was cut: the strides do not tell
+            return False
         if not same(state.values(), self.entries):
             return False
         if [gradient.dtype for gradient in gradients] != self.dtypes:
             return False
-        for entries, keys, values in self.kept:
-            if not same(held(entries, keys), values):
+        for entries, keys, values, places in self.kept:
+            if not same(held(entries, keys), values) or list(map(Tensor.data_ptr, values)) != places:
                 return False
         addresses = [live[place].data_ptr() for place in self.aboard]
         if addresses != self.addresses:
