@@ -16,18 +16,20 @@ from . import llvm
 from .llvm import Layout
 from .trace import Program
 
-Function = Callable[[int, int, int, int], None]
+Function = Callable[[int], None]
 
 
 class Kernel(NamedTuple):
     """A compiled kernel.
 
     Attributes:
-        function: `(table, rows, scalars, taken)`, addresses and a count; it runs without the GIL.
+        function: takes the address of the work (`llvm.kernel`); it runs without the GIL.
+        address: of the function.
         keep: what must live as long as the function does.
     """
 
     function: Function
+    address: int
     keep: object
 
 
@@ -58,7 +60,7 @@ def stores(dtype: torch.dtype) -> bool:
 
 
 def build(text: str) -> Kernel:
-    """Compile LLVM IR that defines `run(ptr, i64, ptr, ptr)`."""
+    """Compile LLVM IR that defines `run(ptr)`."""
     import llvmlite.binding as binding
 
     with _compiling:  # LLVM's own state is not made for two threads
@@ -76,5 +78,4 @@ def build(text: str) -> Kernel:
         engine = binding.create_mcjit_compiler(module, machine)
         engine.finalize_object()
         address = engine.get_function_address("run")
-    arguments = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
-    return Kernel(ctypes.CFUNCTYPE(None, *arguments)(address), engine)
+    return Kernel(ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address), address, engine)

@@ -182,10 +182,10 @@ def intrinsic(name: str, element: str, width: int) -> str:
 
 
 def kernel(program: Program, layout: Layout) -> str:
-    """The module's text; its function is `run(table, rows, given, taken)`.
+    """The module's text; its function is `run(work)`.
 
-    `given` holds the sets of scalars. `taken` counts the rows that some thread has begun: each thread takes
-    the next until none is left.
+    `work` points to the table, the number of rows, the sets of scalars, and how many rows some thread has
+    begun: each thread takes the next until none is left.
     """
     wide = STORED[layout.wide]
     vector = f"<{WIDTH} x {wide}>"
@@ -289,8 +289,9 @@ def _walk(columns: int, *, backwards: bool = False) -> str:
         [
             "define void @run(ptr %work) {",
             "start:",
-            *(_read("work", number, name) for number, name in enumerate(("table", "rows", "given"))),
-            "  %table = inttoptr i64 %table.number to ptr\n  %given = inttoptr i64 %given.number to ptr",
+            _field(0, "table", "work", pointer=True),
+            _field(1, "rows", "work"),
+            _field(2, "given", "work", pointer=True),
             "  %taken = getelementptr i64, ptr %work, i64 3\n  br label %next",
             "next:\n  %turn = atomicrmw add ptr %taken, i64 1 monotonic",
             "  %left = icmp ult i64 %turn, %rows",
@@ -313,13 +314,17 @@ def _declarations(wide: str) -> list[str]:
     return lines
 
 
-def _field(number: int, name: str, *, pointer: bool = False) -> str:
-    """Read one of a row's numbers."""
-    address = f"  %{name}.at = getelementptr i64, ptr %fields, i64 {number}\n"
-    if not pointer:
-        return address + f"  %{name} = load i64, ptr %{name}.at"
-    number_ = f"  %{name}.number = load i64, ptr %{name}.at\n"
-    return address + number_ + f"  %{name} = inttoptr i64 %{name}.number to ptr"
+def _field(number: int, name: str, record: str = "fields", *, pointer: bool = False) -> str:
+    """Read one of the numbers of a record: of the row, or of the work."""
+    lines = [f"  %{name}.at = getelementptr i64, ptr %{record}, i64 {number}"]
+    if pointer:
+        lines += [
+            f"  %{name}.number = load i64, ptr %{name}.at",
+            f"  %{name} = inttoptr i64 %{name}.number to ptr",
+        ]
+    else:
+        lines += [f"  %{name} = load i64, ptr %{name}.at"]
+    return "\n".join(lines)
 
 
 def _slot(number: int, wide: str, vector: str) -> str:
