@@ -1,12 +1,14 @@
 """The rules against the lecture's formulas, worked out by hand, on floats and on tensors."""
 
+import copy
 import math
+import pickle
 
 import pytest
 import torch
 
 from ravine.optim import rules
-from ravine.optim.rule import Rule, rule, sqrt
+from ravine.optim.rule import Rule, rule
 
 EVERY_RULE = [part for part in vars(rules).values() if isinstance(part, Rule)]
 
@@ -142,20 +144,39 @@ def test_wrong_signature_is_refused():
             return x, dx
 
 
-def test_bind_reaches_the_rules_that_a_rule_calls():
-    seen = []
+def test_only_arguments_by_position_are_taken():
+    with pytest.raises(TypeError, match=r"must take \(x, dx, t, lr, \.\.\.\).*beta.*by position"):
 
-    def spy(value):
-        seen.append(value)
-        return sqrt(value)
-
-    bound = rules.rmsprop_momentum.bind(sqrt=spy)
-    assert bound(1.0, 2.0, 5.0, 0.0, 1, 0.1, 0.75, 1e-7, 0.9) == rules.rmsprop_momentum(
-        1.0, 2.0, 5.0, 0.0, 1, 0.1, 0.75, 1e-7, 0.9
-    )
-    assert seen == [pytest.approx(4.75)]
+        @rule()
+        def by_name(x, dx, t, lr, *, beta=0.9):
+            return (x,)
 
 
-def test_only_a_plain_function_can_be_bound():
-    with pytest.raises(TypeError, match="no plain Python function"):
-        Rule("builtin", max, (), ("lr",)).bind()
+def test_defaults_are_those_of_the_signature():
+    assert rules.adam.defaults == {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+
+    @rule()
+    def own(x, dx, t, lr=0.5, power=2):
+        return (x - lr * dx,)
+
+    assert own.defaults == {"lr": 0.5, "power": 2}
+
+
+@pytest.mark.parametrize(
+    ("returned", "told"), [((1.0,), "1 values"), (1.0, "a float"), ([1.0, 2.0], "a list")]
+)
+def test_a_rule_that_returns_something_else_is_refused(returned, told):
+    @rule(state=("v",))
+    def forgetful(x, dx, v, t, lr):
+        return returned
+
+    with pytest.raises(TypeError, match=rf"'forgetful' must return \(x, v\), not {told}"):
+        forgetful(1.0, 1.0, 1.0, 1, 0.1)
+
+
+def test_a_rule_is_found_again_by_its_name():
+    """As functions are pickled, copied and documented."""
+    assert pickle.loads(pickle.dumps(rules.adam)) is rules.adam
+    assert copy.deepcopy(rules.adam) is copy.copy(rules.adam) is rules.adam
+    assert rules.adam.__doc__.startswith("T7")
+    assert rules.adam.__module__ == "ravine.optim.rules.lecture"

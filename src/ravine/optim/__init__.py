@@ -1,6 +1,7 @@
 """Going downhill: update rules, optimizers and learning-rate schedules."""
 
 from . import schedules
+from .groups import param_groups
 from .optimizers import (
     SGD,
     Adadelta,
@@ -17,6 +18,7 @@ from .optimizers import (
     ScheduleFreeAdamW,
     ScheduleFreeSGD,
 )
+from .rule import absolute, maximum, minimum, rule, sign, sqrt, where
 
 __all__ = [
     "SGD",
@@ -33,5 +35,13 @@ __all__ = [
     "RMSprop",
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",
+    "absolute",
+    "maximum",
+    "minimum",
+    "param_groups",
+    "rule",
     "schedules",
+    "sign",
+    "sqrt",
+    "where",
 ]

@@ -1,25 +1,30 @@
 """`@rule`: an update rule is written once, as a plain function of one element.
 
     @rule(state={"v": "momentum_buffer"})
-    def momentum(x, dx, v, t, lr, rho):
+    def momentum(x, dx, v, t, lr=0.01, rho=0.9):
         v = rho * v + dx
         return x - lr * v, v
 
+    optimizer = momentum.optimizer(model.parameters(), lr=0.1, average=0.999)
+
 The function takes a parameter `x`, its gradient `dx`, the state, the step `t` (counted from 1) and
 the hyperparameters, and returns the new parameter and the new state. Its body is arithmetic and the
-functions below, without branches, so the same body runs on Python floats, on tensors, and through
-any compiler an engine may use: an engine asks for a copy bound to its own functions (`Rule.bind`).
+functions below, without branches, so the function itself runs everywhere: on floats, on tensors (the eager
+engine), and once on symbols, from which the compiled engines make their kernels.
 """
 
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from types import FunctionType
-from typing import Any
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from .custom import CustomOptimizer
 
 UpdateFunction = Callable[..., Any]
 
@@ -28,35 +33,62 @@ UpdateFunction = Callable[..., Any]
 class Rule:
     """An update rule: its function and what the function's signature says.
 
+    A rule is pickled by the name under which its module holds it, as a function is.
+
     Attributes:
         name: the function's name.
         function: `(x, dx, *state, t, *hyperparameters) -> (x, *state)`; a rule without state gives `(x,)`.
         state: the state's keys in a checkpoint, in the order of the function's parameters.
         hyperparameters: the parameters after `t`; the first of them is `lr`.
+        defaults: of the hyperparameters that have one.
     """
 
     name: str
     function: UpdateFunction
     state: tuple[str, ...]
     hyperparameters: tuple[str, ...]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("__module__", "__qualname__", "__doc__"):
+            self.__dict__[name] = getattr(self.function, name)
 
     def __call__(self, *values: Any) -> Any:
-        """One step of the rule, on Python floats or on tensors."""
-        return self.function(*values)
+        """One step of the rule, on Python floats or on tensors.
 
-    def bind(self, **functions: Any) -> UpdateFunction:
-        """A copy of the function in which names such as `sqrt` mean what an engine gives.
-
-        Rules that the function calls are bound likewise.
+        Raises:
+            TypeError: the function returns something else than x and the state.
         """
-        original = self.function
-        if not isinstance(original, FunctionType):
-            raise TypeError(f"the rule {self.name!r} is no plain Python function")
-        names = {**original.__globals__, **functions}
-        for name in original.__code__.co_names:
-            if isinstance(names.get(name), Rule):
-                names[name] = names[name].bind(**functions)
-        return FunctionType(original.__code__, names, original.__name__)
+        result = self.function(*values)
+        if not isinstance(result, tuple) or len(result) != 1 + len(self.state):
+            wanted = ", ".join(("x", *self.state)) + ("," if not self.state else "")
+            found = f"{len(result)} values" if isinstance(result, tuple) else f"a {type(result).__name__}"
+            raise TypeError(f"the rule {self.name!r} must return ({wanted}), not {found}")
+        return result
+
+    @cached_property
+    def optimizer(self) -> "type[CustomOptimizer]":
+        """The rule as an optimizer class: `(params, lr, *hyperparameters, weight_decay, ..., **options)`.
+
+        Its name is the function's in CamelCase. It has every engine, parameter groups, checkpoints, and the
+        options of every optimizer (`ravine.optim.Options`).
+
+        Raises:
+            TypeError: a hyperparameter or a key of the state is called as something every optimizer has, or
+                a default is no number.
+        """
+        from .custom import made_from  # it is made of rules itself
+
+        return made_from(self)
+
+    def __reduce__(self) -> str:
+        return str(self.__dict__["__qualname__"])
+
+    def __copy__(self) -> "Rule":
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Rule":
+        return self
 
 
 def rule(*, state: Sequence[str] | Mapping[str, str] = ()) -> Callable[[UpdateFunction], Rule]:
@@ -70,14 +102,23 @@ def rule(*, state: Sequence[str] | Mapping[str, str] = ()) -> Callable[[UpdateFu
     keys = dict(state) if isinstance(state, Mapping) else {name: name for name in state}
 
     def decorate(function: UpdateFunction) -> Rule:
-        parameters = tuple(inspect.signature(function).parameters)
+        parameters = inspect.signature(function).parameters
+        names = tuple(parameters)
         head = ("x", "dx", *keys, "t")
-        if parameters[: len(head)] != head or parameters[len(head) : len(head) + 1] != ("lr",):
+        positional = all(each.kind is each.POSITIONAL_OR_KEYWORD for each in parameters.values())
+        if names[: len(head) + 1] != (*head, "lr") or not positional:
             expected = ", ".join((*head, "lr", "..."))
             raise TypeError(
-                f"the rule {function.__name__!r} must take ({expected}), not ({', '.join(parameters)})"
+                f"the rule {function.__name__!r} must take ({expected}), not "
+                f"{inspect.signature(function)}; each of them by position or name"
             )
-        return Rule(function.__name__, function, tuple(keys.values()), parameters[len(head) :])
+        own = names[len(head) :]
+        defaults = {
+            name: parameters[name].default
+            for name in own
+            if parameters[name].default is not inspect.Parameter.empty
+        }
+        return Rule(function.__name__, function, tuple(keys.values()), own, defaults)
 
     return decorate
 
