@@ -171,7 +171,7 @@ class RuleOptimizer(Optimizer, ABC):
         if self.redirects:
             gradients = self._redirected(pairs, gradients)
         plan = self._plan
-        if plan is None or not plan.holds(parameters, gradients, self.state):
+        if plan is None or not plan.holds(pairs, parameters, gradients, self.state):
             plan = make_plan(self, pairs, gradients)
         plan.point(gradients)
         scale = None if self.redirects else self._clip(plan, gradients)

@@ -71,6 +71,7 @@ class Plan:
         self,
         cohorts: list[Cohort],
         columns: list[Columns],
+        pairs: Pairs,
         gradients: Sequence[Tensor],
         state: Mapping[Tensor, Entry],
         keys: Sequence[tuple[str, ...]],
@@ -81,7 +82,8 @@ class Plan:
         Args:
             cohorts: of the parameters that have gradients.
             columns: one a parameter.
-            gradients: likewise; only looked at, never kept.
+            pairs: the parameters and their gradients; only counted.
+            gradients: what the rule sees in place of them; only looked at, never kept.
             state: the optimizer's.
             keys: the state that each cohort's entries must go on holding.
             engines: the engine wanted by each group.
@@ -92,6 +94,7 @@ class Plan:
         self.cohorts = cohorts
         self.columns = columns
         self.live = [each.parameter for each in columns]
+        self.shares = list(map(len, pairs))
         self.strides = strides(gradients)
         self.sizes = list(map(Tensor.numel, gradients))
         self.dtypes = [gradient.dtype for gradient in gradients]
@@ -151,10 +154,16 @@ class Plan:
         return Seats(lane, places, [each.number for each in found], [number for number, _ in riders], first)
 
     def holds(
-        self, live: Sequence[Tensor], gradients: Sequence[Tensor], state: Mapping[Tensor, Entry]
+        self,
+        pairs: Pairs,
+        live: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        state: Mapping[Tensor, Entry],
     ) -> bool:
         """Whether the plan still is right: same parameters, gradients alike, state untouched by others."""
-        if not same(live, self.live) or strides(gradients) != self.strides:
+        if list(map(len, pairs)) != self.shares or not same(live, self.live):
+            return False
+        if strides(gradients) != self.strides:
             return False
         if list(map(Tensor.numel, gradients)) != self.sizes:  # `p.data` was cut: the strides do not tell
             return False

@@ -51,11 +51,12 @@ def make_plan(optimizer: "RuleOptimizer", pairs: Pairs, gradients: list[Tensor])
             kind = index, rule, (*keys, *counters, *spare), counters, first, fresh, counts
             buckets[kind].append((len(columns), entry))
             rest = [entry[key] for key in keys]
+            check_shapes(parameter, gradients[len(columns)], entry, (*keys, *spare))
             columns.append(Columns(numbers[id(parameter)], parameter, rest, rounding, entry.get("remainder")))
     cohorts = [_cohort(optimizer, kind, found) for kind, found in buckets.items()]
     held = [kind[2] for kind in buckets]
     wanted = [wanted_engine(group, optimizer.engine) for group in optimizer.param_groups]
-    return Plan(cohorts, columns, gradients, optimizer.state, held, wanted)
+    return Plan(cohorts, columns, pairs, gradients, optimizer.state, held, wanted)
 
 
 def _cohort(optimizer: "RuleOptimizer", kind: tuple[Any, ...], found: list[tuple[int, Entry]]) -> Cohort:
@@ -73,21 +74,12 @@ def _cohort(optimizer: "RuleOptimizer", kind: tuple[Any, ...], found: list[tuple
 def complete_state(
     optimizer: "RuleOptimizer", entry: Entry, parameter: Tensor, group: Group, keys: Sequence[str]
 ) -> tuple[bool, bool]:
-    """Make what is missing of a parameter's state and average; whether there was none of the one, of the other.
-
-    Raises:
-        RuntimeError: the state has another shape than the parameter.
-    """
+    """Make what is missing of a parameter's state and average; whether there was none of the one, of the other."""
     first = bool(keys) and all(entry.get(key) is None for key in keys)
     fresh = bool(group["average"]) and entry.get("average") is None
     for key in keys:
         if entry.get(key) is None:
             entry[key] = optimizer.initial_state(parameter, group, key)
-        elif entry[key].shape != parameter.shape:
-            raise RuntimeError(
-                f"the state {key!r} has shape {tuple(entry[key].shape)} and its parameter "
-                f"{tuple(parameter.shape)}: this checkpoint belongs to another model"
-            )
     if fresh:
         wide = torch.promote_types(parameter.dtype, torch.float32)
         entry["average"] = parameter.detach().clone().to(wide)
@@ -109,6 +101,23 @@ def complete_counters(
         elif group.get("differentiable", False) and value.requires_grad:
             raise RuntimeError("`requires_grad` is not supported for `step` in differentiable mode")
     return tuple(float(entry[key]) for key in counters)
+
+
+def check_shapes(parameter: Tensor, gradient: Tensor, entry: Entry, keys: Sequence[str]) -> None:
+    """Refuse what is not of the parameter's shape: a kernel would read and write beyond it.
+
+    Raises:
+        RuntimeError: the gradient or the state has another shape than the parameter.
+    """
+    shape = tuple(parameter.shape)
+    if gradient.shape != parameter.shape:
+        raise RuntimeError(f"a gradient has shape {tuple(gradient.shape)} and its parameter {shape}")
+    for key in keys:
+        if entry[key].shape != parameter.shape:
+            raise RuntimeError(
+                f"the state {key!r} has shape {tuple(entry[key].shape)} and its parameter {shape}: "
+                "this checkpoint belongs to another model"
+            )
 
 
 def rounding_of(parameter: Tensor, wanted: str) -> str:
