@@ -20,7 +20,7 @@ CONDITIONS = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "
 INTRINSICS = {"sqrt": "llvm.sqrt", "abs": "llvm.fabs", "maximum": "llvm.maximum"}
 STORED = {torch.float64: "double", torch.float32: "float", torch.float16: "half", torch.bfloat16: "i16"}
 SHORT = {"float": "f32", "double": "f64"}
-QUIET_NAN = "32704"  # 0x7FC0, in bfloat16
+QUIET_NAN = 0x7FC0  # in bfloat16
 
 
 class Layout(NamedTuple):
@@ -99,7 +99,7 @@ class Body:
     def _int(self, operator: str, left: str, right: str | int) -> str:
         """An operation on 32-bit integers."""
         if isinstance(right, int):
-            right = f"splat (i32 {right})" if self.width > 1 else str(right)
+            right = self._whole(right)
         return self._set(f"{operator} {self._type('i32')} {left}, {right}")
 
     def _cast(self, operator: str, value: str, before: str, after: str) -> str:
@@ -117,10 +117,20 @@ class Body:
             return value if kept == self.wide else self._cast("fpext", value, kept, self.wide)
         bits = self._int("shl", self._cast("zext", value, "i16", "i32"), 16)
         if column == 0 and self.layout.rounding == "compensated":
-            rest = self._read(len(self.layout.dtypes), torch.bfloat16)
-            bits = self._int("add", bits, self._cast("sext", rest, "i16", "i32"))
+            rest = self._cast("sext", self._read(len(self.layout.dtypes), torch.bfloat16), "i16", "i32")
+            bits = self._int("add", bits, self._possible(bits, rest))
         value = self._cast("bitcast", bits, "i32", "float")
         return value if self.wide == "float" else self._cast("fpext", value, "float", "double")
+
+    def _possible(self, bits: str, rest: str) -> str:
+        """A remainder; none is negative where x is zero (see `rounding.widen`)."""
+        zero = f"icmp eq {self._type('i32')} {self._int('shl', bits, 1)}, {self._whole(0)}"
+        below = f"icmp slt {self._type('i32')} {rest}, {self._whole(0)}"
+        wrong = self._set(f"and {self._type('i1')} {self._set(zero)}, {self._set(below)}")
+        return self._choose(self._type("i32"), wrong, self._whole(0), rest)
+
+    def _whole(self, number: int) -> str:
+        return f"splat (i32 {number})" if self.width > 1 else str(number)
 
     def _read(self, column: int, dtype: torch.dtype) -> str:
         place = self._place(column, STORED[dtype])
@@ -157,8 +167,7 @@ class Body:
             sum_ = self._int("add", self._int("add", bits, odd), 0x7FFF)
         high = self._int("lshr", sum_, 16)
         bad = self._set(f"fcmp uno {self._type('float')} {value}, {value}")
-        nan = f"splat (i32 {QUIET_NAN})" if self.width > 1 else QUIET_NAN
-        high = self._choose(self._type("i32"), bad, nan, high)
+        high = self._choose(self._type("i32"), bad, self._whole(QUIET_NAN), high)
         if rounding == "compensated":
             rest = self._int("sub", bits, self._int("shl", high, 16))
             self._write(len(self.layout.dtypes), self._cast("trunc", rest, "i32", "i16"), torch.bfloat16)

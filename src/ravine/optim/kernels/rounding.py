@@ -38,7 +38,11 @@ def widen(x: Tensor, remainder: Tensor | None) -> Tensor:
     """A bfloat16 parameter and its remainder as float32."""
     if remainder is None:
         return x.float()
-    return ((x.view(torch.int16).int() << 16) + remainder.int()).view(torch.float32)
+    bits = x.view(torch.int16).int() << 16
+    rest = remainder.int()
+    # No zero has a negative remainder, unless somebody put it there: subtracted, it would be not-a-number.
+    rest = torch.where((bits & 0x7FFFFFFF) == 0, rest.clamp(min=0), rest)
+    return (bits + rest).view(torch.float32)
 
 
 def narrow(wide: Tensor, rounding: str, counts: Tensor) -> tuple[Tensor, Tensor | None]:
