@@ -5,6 +5,7 @@ LLVM compiles what `llvm.py` prints, in memory: no compiler is needed on the mac
 
 import ctypes
 import functools
+import os
 import platform
 import threading
 from collections.abc import Callable
@@ -34,6 +35,16 @@ class Kernel(NamedTuple):
 
 
 _compiling = threading.Lock()
+
+
+def _after_fork() -> None:
+    """The lock may have been held by a thread that the child does not have."""
+    global _compiling
+    _compiling = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @functools.cache
