@@ -17,7 +17,7 @@ from .kernels import eager, rounding
 from .kernels.eager import Storage, Update
 from .kernels.surroundings import Surroundings, prepared
 from .options import Group, Options, as_number, check_options, members_of, number
-from .plan import Columns, Pairs, Plan, squares_of
+from .plan import Columns, LiveGroups, Plan, live_of, squares_of
 from .planning import complete_counters, complete_state, make_plan
 from .rule import Rule
 
@@ -156,28 +156,21 @@ class RuleOptimizer(Optimizer, ABC):
     _step_observed = Optimizer.profile_hook_step(_step)
 
     def _step_all(self) -> None:
-        pairs = [
-            [
-                (parameter, gradient)
-                for parameter in group["params"]
-                if (gradient := parameter.grad) is not None
-            ]
-            for group in self.param_groups
-        ]
-        together = list(chain.from_iterable(pairs))
-        if not together:
+        groups = [live_of(group["params"]) for group in self.param_groups]
+        parameters = list(chain.from_iterable(live for live, _ in groups))
+        if not parameters:
             return
-        parameters, gradients = map(list, zip(*together, strict=True))
+        gradients = list(chain.from_iterable(own for _, own in groups))
         if self.redirects:
-            gradients = self._redirected(pairs, gradients)
+            gradients = self._redirected(groups, gradients)
         plan = self._plan
-        if plan is None or not plan.holds(pairs, parameters, gradients, self.state):
-            plan = make_plan(self, pairs, gradients)
+        if plan is None or not plan.holds(groups, parameters, gradients, self.state):
+            plan = make_plan(self, groups, gradients)
         plan.point(gradients)
         scale = None if self.redirects else self._clip(plan, gradients)
         updates = plan.updates(self.next_update, scale)
         if updates is None:  # a number has become zero or ceased to be, or a step count was changed
-            plan = make_plan(self, pairs, gradients)
+            plan = make_plan(self, groups, gradients)
             plan.point(gradients)
             updates = plan.updates(self.next_update, scale)
             assert updates is not None
@@ -209,16 +202,16 @@ class RuleOptimizer(Optimizer, ABC):
         contract = lr * number(group, "weight_decay")
         return around._replace(threshold=lr * group["l1"], contract=contract, decay=None, shrink=None)
 
-    def _redirected(self, pairs: Pairs, gradients: Sequence[Tensor]) -> list[Tensor]:
+    def _redirected(self, groups: LiveGroups, gradients: Sequence[Tensor]) -> list[Tensor]:
         """What the rule sees in place of the gradients."""
         scale = None if self.clip_norm is None else self._scale(squares_of(gradients, 1))
         directions: list[Tensor] = []
-        for group, own in zip(self.param_groups, pairs, strict=True):
-            if any(gradient.layout is not torch.strided for _, gradient in own):
+        for group, (live, own) in zip(self.param_groups, groups, strict=True):
+            if any(gradient.layout is not torch.strided for gradient in own):
                 self.check_sparse(group)
             around = self._around(group, number(group, "lr"), scale, first=False, fresh=False)
-            given_ = [prepared(around, parameter.detach(), gradient) for parameter, gradient in own]
-            directions += self.directions(group, [parameter for parameter, _ in own], given_)
+            ready = [prepared(around, *pair) for pair in zip(live, own, strict=True)]
+            directions += self.directions(group, live, ready)
         return directions
 
     def _clip(self, plan: Plan, gradients: Sequence[Tensor]) -> Any:
@@ -228,7 +221,7 @@ class RuleOptimizer(Optimizer, ABC):
         return self._scale(plan.squares(gradients, self.members))
 
     def _scale(self, squares: Tensor) -> Any:
-        """From the gradients' sum of squares, one a member; stays where it is on a GPU: nothing waits for it."""
+        """From the gradients' sum of squares, one a member; on a GPU it stays there, so that nothing waits."""
         norm = squares.sqrt()
         scale = (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
         if norm.device.type == "cpu" and norm.numel() == 1:

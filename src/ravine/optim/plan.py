@@ -2,8 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
-from operator import is_, itemgetter
+from itertools import chain, repeat
+from operator import attrgetter, is_, itemgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -18,14 +18,20 @@ from .kernels.llvm import Layout
 from .kernels.table import Table, real_dtype
 from .kernels.trace import Program, trace
 
-Pairs = Sequence[Sequence[tuple[Tensor, Tensor]]]
-"""Parameters and their gradients, group by group."""
+LiveGroups = Sequence[tuple[list[Tensor], list[Tensor]]]
+"""The parameters that have gradients, and these, group by group."""
 
 UpdateOf = Callable[[Cohort, Sequence[Any], Any], Update]
 """What a cohort's next step is, given its counters and the scale of the gradients."""
 
 
+# Each step looks at every parameter; these run at the speed of C.
+GRADIENT, DTYPE = attrgetter("grad"), attrgetter("dtype")
+
 LaneKind = tuple[str, Program, Layout, torch.device]
+
+
+Pick = Callable[[Sequence[Any]], Sequence[Any]]
 
 
 class Columns(NamedTuple):
@@ -51,14 +57,16 @@ class Seats(NamedTuple):
 
     Attributes:
         lane: the kernel with its table.
-        places: the parameters' places among those that the step takes.
+        count: how many parameters.
+        pick: picks theirs out of what belongs to all that the step takes.
         numbers: their places among all of the optimizer's parameters.
         cohorts: the numbers of their cohorts.
         first: the first of each cohort's sets of scalars, by the cohort's number.
     """
 
     lane: Lane
-    places: list[int]
+    count: int
+    pick: Pick
     numbers: list[int]
     cohorts: list[int]
     first: dict[int, int]
@@ -71,7 +79,7 @@ class Plan:
         self,
         cohorts: list[Cohort],
         columns: list[Columns],
-        pairs: Pairs,
+        groups: LiveGroups,
         gradients: Sequence[Tensor],
         state: Mapping[Tensor, Entry],
         keys: Sequence[tuple[str, ...]],
@@ -82,7 +90,7 @@ class Plan:
         Args:
             cohorts: of the parameters that have gradients.
             columns: one a parameter.
-            pairs: the parameters and their gradients; only counted.
+            groups: the parameters and their gradients, group by group; only counted.
             gradients: what the rule sees in place of them; only looked at, never kept.
             state: the optimizer's.
             keys: the state that each cohort's entries must go on holding.
@@ -94,10 +102,10 @@ class Plan:
         self.cohorts = cohorts
         self.columns = columns
         self.live = [each.parameter for each in columns]
-        self.shares = list(map(len, pairs))
+        self.shares = [len(each) for each, _ in groups]
         self.strides = strides(gradients)
         self.sizes = list(map(Tensor.numel, gradients))
-        self.dtypes = [gradient.dtype for gradient in gradients]
+        self.dtypes = list(map(DTYPE, gradients))
         self.entries = list(state.values())
         self.kept = []
         for cohort, names in zip(cohorts, keys, strict=True):
@@ -110,9 +118,10 @@ class Plan:
                 kind = self._kind(cohort, columns[place], gradients[place], engines[cohort.group])
                 (self.alone if kind is None else riders[kind]).append((number, place))
         self.seats = [self._seat(kind, found) for kind, found in riders.items()]
-        self.aboard = [place for seats in self.seats for place in seats.places]
-        self.addresses = [self.live[place].data_ptr() for place in self.aboard]
-        self.shapes = [described(self.live[place]) for place in self.aboard]
+        places = [place for found in riders.values() for _, place in found]
+        self.aboard = selection(places, len(columns))
+        self.addresses = list(map(Tensor.data_ptr, self.aboard(self.live)))
+        self.shapes = list(map(described, self.aboard(self.live)))
 
     def _kind(self, cohort: Cohort, columns: Columns, gradient: Tensor, wanted: str) -> LaneKind | None:
         tensors = [columns.parameter, gradient, *columns.rest]
@@ -151,17 +160,19 @@ class Plan:
         )
         lane = LANES[engine](program, layout, table, sets, device)
         places = [place for _, place in riders]
-        return Seats(lane, places, [each.number for each in found], [number for number, _ in riders], first)
+        pick = selection(places, len(self.columns))
+        numbers = [each.number for each in found]
+        return Seats(lane, len(found), pick, numbers, [number for number, _ in riders], first)
 
     def holds(
         self,
-        pairs: Pairs,
+        groups: LiveGroups,
         live: Sequence[Tensor],
         gradients: Sequence[Tensor],
         state: Mapping[Tensor, Entry],
     ) -> bool:
         """Whether the plan still is right: same parameters, gradients alike, state untouched by others."""
-        if list(map(len, pairs)) != self.shares or not same(live, self.live):
+        if [len(each) for each, _ in groups] != self.shares or not same(live, self.live):
             return False
         if strides(gradients) != self.strides:
             return False
@@ -169,14 +180,14 @@ class Plan:
             return False
         if not same(state.values(), self.entries):
             return False
-        if [gradient.dtype for gradient in gradients] != self.dtypes:
+        if list(map(DTYPE, gradients)) != self.dtypes:
             return False
         for entries, keys, values, places in self.kept:
             if not same(held(entries, keys), values) or list(map(Tensor.data_ptr, values)) != places:
                 return False
-        addresses = [live[place].data_ptr() for place in self.aboard]
+        addresses = list(map(Tensor.data_ptr, self.aboard(live)))
         if addresses != self.addresses:
-            if [described(live[place]) for place in self.aboard] != self.shapes:
+            if list(map(described, self.aboard(live))) != self.shapes:
                 return False
             self.addresses = addresses
         return True
@@ -198,9 +209,9 @@ class Plan:
         """Tell the lanes where everything lies."""
         start = 0
         for seats in self.seats:
-            end = start + len(seats.places)
+            end = start + seats.count
             seats.lane.table.point(0, self.addresses[start:end])
-            seats.lane.table.point(1, [gradients[place].data_ptr() for place in seats.places])
+            seats.lane.table.point(1, list(map(Tensor.data_ptr, seats.pick(gradients))))
             start = end
 
     def squares(self, gradients: Sequence[Tensor], members: int) -> Tensor:
@@ -224,6 +235,15 @@ class Plan:
             seats.lane.run()
 
 
+def live_of(parameters: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Those of a group's parameters that have gradients, and these."""
+    gradients = list(map(GRADIENT, parameters))
+    if not any(map(is_, gradients, repeat(None))):
+        return parameters, gradients
+    live = [parameter for parameter in parameters if parameter.grad is not None]
+    return live, list(map(GRADIENT, live))
+
+
 def squares_of(gradients: Sequence[Tensor], members: int) -> Tensor:
     """The sums of the squares of some gradients, one a member of their leading axis: float64."""
     total = torch.zeros(members, dtype=torch.float64)
@@ -231,6 +251,15 @@ def squares_of(gradients: Sequence[Tensor], members: int) -> Tensor:
         values = gradient.coalesce().values() if gradient.is_sparse else gradient
         total = total.to(values.device) + values.abs().double().square().reshape(members, -1).sum(1)
     return total
+
+
+def selection(places: Sequence[int], count: int) -> Pick:
+    """What picks the places, in their order, out of `count` things."""
+    if list(places) == list(range(count)):
+        return lambda things: things
+    if len(places) < 2:
+        return lambda things: [things[place] for place in places]
+    return itemgetter(*places)
 
 
 def same(found: Any, expected: Sequence[Any]) -> bool:

@@ -10,35 +10,35 @@ from torch import Tensor
 
 from .cohort import Cohort, Entry, share_counts
 from .options import Group
-from .plan import Columns, Pairs, Plan
+from .plan import Columns, LiveGroups, Plan
 
 if TYPE_CHECKING:
     from .base import RuleOptimizer
 
 
-def make_plan(optimizer: "RuleOptimizer", pairs: Pairs, gradients: list[Tensor]) -> Plan:
+def make_plan(optimizer: "RuleOptimizer", groups: LiveGroups, gradients: list[Tensor]) -> Plan:
     """Look at every parameter that has a gradient once, and share them out.
 
     Args:
         optimizer: whose parameters they are.
-        pairs: the parameters and their gradients, group by group.
+        groups: the parameters and their gradients, group by group.
         gradients: what the rule sees in place of them, in the same order.
 
     Raises:
         RuntimeError: a gradient is sparse and may not be; the state belongs to another model; the engine
             asked for cannot take a parameter.
     """
-    for group, own in zip(optimizer.param_groups, pairs, strict=True):
-        if any(gradient.layout is not torch.strided for _, gradient in own):
+    for group, (_, own) in zip(optimizer.param_groups, groups, strict=True):
+        if any(gradient.layout is not torch.strided for gradient in own):
             optimizer.check_sparse(group)
     every = chain.from_iterable(group["params"] for group in optimizer.param_groups)
     numbers = {id(parameter): number for number, parameter in enumerate(every)}
     buckets: defaultdict[tuple[Any, ...], list[tuple[int, Entry]]] = defaultdict(list)
     columns: list[Columns] = []
-    for index, (group, own) in enumerate(zip(optimizer.param_groups, pairs, strict=True)):
+    for index, (group, (live, _)) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
         rule = optimizer.rule(group)
         keys = (*rule.state, "average") if group["average"] else rule.state
-        for parameter, _ in own:
+        for parameter in live:
             rounding = rounding_of(parameter, optimizer.rounding)
             # Without a step count the random bits would be the same in each step.
             counters = optimizer.counters or (("step",) if rounding == "stochastic" else ())
@@ -56,7 +56,7 @@ def make_plan(optimizer: "RuleOptimizer", pairs: Pairs, gradients: list[Tensor])
     cohorts = [_cohort(optimizer, kind, found) for kind, found in buckets.items()]
     held = [kind[2] for kind in buckets]
     wanted = [wanted_engine(group, optimizer.engine) for group in optimizer.param_groups]
-    return Plan(cohorts, columns, pairs, gradients, optimizer.state, held, wanted)
+    return Plan(cohorts, columns, groups, gradients, optimizer.state, held, wanted)
 
 
 def _cohort(optimizer: "RuleOptimizer", kind: tuple[Any, ...], found: list[tuple[int, Entry]]) -> Cohort:
