@@ -221,7 +221,7 @@ class RuleOptimizer(Optimizer, ABC):
         return self._scale(plan.squares(gradients, self.members))
 
     def _scale(self, squares: Tensor) -> Any:
-        """From the gradients' sum of squares, one a member; on a GPU it stays there, so that nothing waits."""
+        """From the gradients' sum of squares, one a member; on a GPU it stays there: nothing waits."""
         norm = squares.sqrt()
         scale = (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
         if norm.device.type == "cpu" and norm.numel() == 1:

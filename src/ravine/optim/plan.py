@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain, repeat
 from operator import attrgetter, is_, itemgetter
 from typing import Any, NamedTuple
@@ -52,7 +53,8 @@ class Columns(NamedTuple):
     remainder: Tensor | None
 
 
-class Seats(NamedTuple):
+@dataclass(frozen=True)
+class Seats:
     """A lane and who is in it.
 
     Attributes:
