@@ -74,7 +74,7 @@ def _cohort(optimizer: "RuleOptimizer", kind: tuple[Any, ...], found: list[tuple
 def complete_state(
     optimizer: "RuleOptimizer", entry: Entry, parameter: Tensor, group: Group, keys: Sequence[str]
 ) -> tuple[bool, bool]:
-    """Make what is missing of a parameter's state and average; whether there was none of the one, of the other."""
+    """Make what is missing of a parameter's state and average; whether there was no state, and no average."""
     first = bool(keys) and all(entry.get(key) is None for key in keys)
     fresh = bool(group["average"]) and entry.get("average") is None
     for key in keys:
