@@ -23,7 +23,7 @@ def bard() -> LeastSquares:
     """Problem 8, n = 3; the second infimum is at (0.8406..., -∞, -∞)."""
 
     def residuals(x: Tensor) -> Tensor:
-        a, b, c = x.split(1, -1)
+        a, b, c = _columns(x)
         u = counting(x, 1, 15)
         v = 16 - u
         return constants(x, measured.BARD) - (a + u / (v * b + torch.minimum(u, v) * c))
@@ -36,7 +36,7 @@ def gaussian() -> LeastSquares:
     """Problem 9, n = 3."""
 
     def residuals(x: Tensor) -> Tensor:
-        height, width, center = x.split(1, -1)
+        height, width, center = _columns(x)
         t = (8 - counting(x, 1, 15)) / 2
         return height * torch.exp(-width * (t - center) ** 2 / 2) - constants(x, measured.GAUSSIAN)
 
@@ -47,7 +47,7 @@ def meyer() -> LeastSquares:
     """Problem 10, n = 3: scaled badly, and far from its start."""
 
     def residuals(x: Tensor) -> Tensor:
-        a, b, c = x.split(1, -1)
+        a, b, c = _columns(x)
         return a * torch.exp(b / (45 + 5 * counting(x, 1, 16) + c)) - constants(x, measured.MEYER)
 
     known = (Minimum(87.9458, (5.6096365e-3, 6181.3463, 345.22363)),)
@@ -64,7 +64,7 @@ def gulf(m: int = 99) -> LeastSquares:
         raise ValueError(f"the Gulf function has m from 3 to 100, not {m}")
 
     def residuals(x: Tensor) -> Tensor:
-        a, b, c = x.split(1, -1)
+        a, b, c = _columns(x)
         t = counting(x, 1, m) / 100
         y = 25 + (-50 * torch.log(t)) ** (2 / 3)
         return torch.exp(-((y - b).abs() ** c) / a) - t
@@ -77,7 +77,7 @@ def box(m: int = 10) -> LeastSquares:
     _at_least(m, 3, "Box's three-dimensional")
 
     def residuals(x: Tensor) -> Tensor:
-        a, b, c = x.split(1, -1)
+        a, b, c = _columns(x)
         t = 0.1 * counting(x, 1, m)
         return torch.exp(-t * a) - torch.exp(-t * b) - c * (torch.exp(-t) - torch.exp(-10 * t))
 
@@ -89,7 +89,7 @@ def kowalik_osborne() -> LeastSquares:
     """Problem 15, n = 4; the second infimum is at (∞, -14.07..., -∞, -∞)."""
 
     def residuals(x: Tensor) -> Tensor:
-        a, b, c, d = x.split(1, -1)
+        a, b, c, d = _columns(x)
         u = constants(x, measured.KOWALIK_OSBORNE_U)
         return constants(x, measured.KOWALIK_OSBORNE) - a * (u**2 + u * b) / (u**2 + u * c + d)
 
@@ -102,7 +102,7 @@ def brown_dennis(m: int = 20) -> LeastSquares:
     _at_least(m, 4, "Brown and Dennis")
 
     def residuals(x: Tensor) -> Tensor:
-        a, b, c, d = x.split(1, -1)
+        a, b, c, d = _columns(x)
         t = counting(x, 1, m) / 5
         return (a + t * b - torch.exp(t)) ** 2 + (c + d * torch.sin(t) - torch.cos(t)) ** 2
 
@@ -114,7 +114,7 @@ def osborne_1() -> LeastSquares:
     """Problem 17, n = 5: a sum of two exponentials."""
 
     def residuals(x: Tensor) -> Tensor:
-        a, b, c, d, e = x.split(1, -1)
+        a, b, c, d, e = _columns(x)
         t = 10 * counting(x, 0, 32)
         return constants(x, measured.OSBORNE_1) - (a + b * torch.exp(-t * d) + c * torch.exp(-t * e))
 
@@ -127,7 +127,7 @@ def biggs_exp6(m: int = 13) -> LeastSquares:
     _at_least(m, 6, "Biggs EXP6")
 
     def residuals(x: Tensor) -> Tensor:
-        a, b, c, d, e, f = x.split(1, -1)
+        a, b, c, d, e, f = _columns(x)
         t = 0.1 * counting(x, 1, m)
         y = torch.exp(-t) - 5 * torch.exp(-10 * t) + 3 * torch.exp(-4 * t)
         return c * torch.exp(-t * a) - d * torch.exp(-t * b) + f * torch.exp(-t * e) - y
@@ -177,6 +177,11 @@ def watson(n: int = 6) -> LeastSquares:
 
     published = {6: 2.28767e-3, 9: 1.39976e-6, 12: 4.72238e-10}
     return LeastSquares("watson", 20, residuals, (0.0,) * n, minima(published[n]) if n in published else ())
+
+
+def _columns(x: Tensor) -> tuple[Tensor, ...]:
+    """The variables one by one, each of shape (..., 1), to be spread over the values fitted."""
+    return x.unsqueeze(-2).unbind(-1)
 
 
 def _at_least(m: int, n: int, name: str) -> None:
