@@ -238,25 +238,29 @@ def trace(rule: Rule, structure: Structure) -> Program:
     )
     outputs = [symbols.element(value).number for value in results]
     arguments = ", ".join(("t", *rule.hyperparameters, *around_names))
-    source = f"lambda {arguments}: ({''.join(text + ', ' for text in symbols.slots)})"
+    instructions, outputs, slots = _needed(list(symbols.numbers), outputs)
+    texts = list(symbols.slots)
+    source = f"lambda {arguments}: ({''.join(texts[slot] + ', ' for slot in slots)})"
     scalars = eval(compile(source, f"<{rule.name}'s scalars>", "eval"), vars(functions))
-    return Program(rule.name, count, *_needed(list(symbols.numbers), outputs), len(symbols.slots), scalars)
+    return Program(rule.name, count, tuple(instructions), tuple(outputs), len(slots), scalars)
 
 
 def _needed(
     instructions: Sequence[Instruction], outputs: Sequence[int]
-) -> tuple[tuple[Instruction, ...], tuple[int, ...]]:
-    """What the outputs depend on, numbered again."""
+) -> tuple[list[Instruction], list[int], list[int]]:
+    """The instructions that the outputs depend on, numbered again, and these; the slots that are left."""
     wanted = set(outputs)
     for number in range(len(instructions) - 1, -1, -1):
         if number in wanted and instructions[number].name not in ("input", "slot"):
             wanted.update(instructions[number].arguments)
+    slots = [instructions[old].arguments[0] for old in sorted(wanted) if instructions[old].name == "slot"]
     renumbered = {old: new for new, old in enumerate(sorted(wanted))}
-    kept = [
-        instruction
-        if instruction.name in ("input", "slot")
-        else Instruction(instruction.name, tuple(renumbered[old] for old in instruction.arguments))
-        for number, instruction in enumerate(instructions)
-        if number in wanted
-    ]
-    return tuple(kept), tuple(renumbered[old] for old in outputs)
+    kept = []
+    for old in sorted(wanted):
+        name, arguments = instructions[old]
+        if name == "slot":
+            arguments = (slots.index(arguments[0]),)
+        elif name != "input":
+            arguments = tuple(renumbered[number] for number in arguments)
+        kept.append(Instruction(name, arguments))
+    return kept, [renumbered[old] for old in outputs], slots
