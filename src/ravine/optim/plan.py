@@ -12,9 +12,8 @@ from torch import Tensor
 
 from .cohort import Cohort, Entry
 from .engines import engine_of
-from .kernels import rounding
 from .kernels.eager import Update
-from .kernels.lane import LANES, Lane
+from .kernels.lane import Lane, lane_of
 from .kernels.llvm import Layout
 from .kernels.table import Table, real_dtype
 from .kernels.trace import Program, trace
@@ -154,13 +153,15 @@ class Plan:
         stretches += [[each.rest[number] for each in found] for number in range(len(layout.dtypes) - 2)]
         if layout.rounding == "compensated":
             stretches.append([each.remainder for each in found if each.remainder is not None])
+        kind_of_lane = lane_of(engine)
         table = Table(
             layout,
             stretches,
             [first[number] for number, _ in riders],
             [self.cohorts[number].members for number, _ in riders],
+            kind_of_lane.chunk,
         )
-        lane = LANES[engine](program, layout, table, sets, device)
+        lane = kind_of_lane(program, layout, table, sets, device)
         places = [place for _, place in riders]
         pick = selection(places, len(self.columns))
         numbers = [each.number for each in found]
@@ -232,8 +233,8 @@ class Plan:
                 scalars = seats.lane.program.scalars(update.t, *update.values, *numbers)
                 seats.lane.fill(first, cohort.members, scalars)
             if seats.lane.layout.rounding == "stochastic":
-                steps = [float(updates[number].counters[0]) for number in seats.cohorts]
-                seats.lane.table.count_from(rounding.keys(seats.numbers, steps))
+                steps = {number: updates[number].counters[0] for number in seats.first}
+                seats.lane.count(seats.numbers, seats.cohorts, steps)
             seats.lane.run()
 
 

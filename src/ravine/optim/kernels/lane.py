@@ -1,21 +1,24 @@
 """A lane: parameters that one compiled kernel steps together, whatever their groups."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from . import cpu, threads
+from . import cpu, rounding, threads
 from .llvm import Layout
-from .table import Table
+from .table import CHUNK, Table
 from .trace import Program
 
 
 class Lane(ABC):
     """One program, one layout, one table of rows, and the sets of scalars its rows name."""
+
+    chunk: ClassVar[int] = CHUNK
+    """Elements of a row at most."""
 
     def __init__(
         self, program: Program, layout: Layout, table: Table, sets: int, device: torch.device
@@ -35,6 +38,16 @@ class Lane(ABC):
             first: the first set.
             members: how many sets.
             scalars: for each slot a number, a 0-dim tensor, or a float64 tensor of one value a set.
+        """
+
+    @abstractmethod
+    def count(self, numbers: Sequence[int], cohorts: Sequence[int], steps: Mapping[int, Any]) -> None:
+        """Set what random bits are hashed from; where rounding is "stochastic".
+
+        Args:
+            numbers: each parameter's place in the optimizer.
+            cohorts: the number of each parameter's cohort.
+            steps: each cohort's step: a number or a 0-dim tensor.
         """
 
     @abstractmethod
@@ -66,6 +79,10 @@ class CpuLane(Lane):
         for slot, value in enumerate(scalars):
             self.scalars[first : first + members, slot] = value
 
+    def count(self, numbers: Sequence[int], cohorts: Sequence[int], steps: Mapping[int, Any]) -> None:
+        """As for every lane."""
+        self.table.count_from(rounding.keys(numbers, [float(steps[cohort]) for cohort in cohorts]))
+
     def squares(self) -> Tensor:
         """As for every lane; on the CPU."""
         table = self.table
@@ -80,5 +97,10 @@ class CpuLane(Lane):
         threads.run(self.kernel, table.address, len(table.rows), self.scalars.ctypes.data, table.elements)
 
 
-LANES: dict[str, type[Lane]] = {"cpu": CpuLane}
-"""The kernels' lanes, by engine."""
+def lane_of(engine: str) -> type[Lane]:
+    """A kernel engine's lanes."""
+    if engine == "gpu":
+        from .gpu import GpuLane  # it is a lane itself
+
+        return GpuLane
+    return CpuLane

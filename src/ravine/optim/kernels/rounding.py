@@ -27,11 +27,19 @@ def hashed(counts: Tensor) -> Tensor:
     return bits
 
 
+def places(numbers: Sequence[int]) -> Tensor:
+    """Where parameters stand among random bits, by their places in the optimizer: int64."""
+    return hashed(torch.tensor(numbers, dtype=torch.int64) * 0x9E3779B1)
+
+
+def addressed(of: Tensor, steps: Tensor) -> Tensor:
+    """Where the counts of each parameter's elements begin, by its place and its step: int64."""
+    return hashed(of + steps.long() * 0x85EBCA6B)
+
+
 def keys(numbers: Sequence[int], steps: Sequence[float]) -> "np.ndarray[Any, np.dtype[np.int64]]":
     """Where the counts of each parameter's elements begin: by its place in the optimizer and its step."""
-    places = hashed(torch.tensor(numbers, dtype=torch.int64) * 0x9E3779B1)
-    mixed = hashed(places + torch.tensor(steps, dtype=torch.float64).long() * 0x85EBCA6B)
-    return np.asarray(mixed.numpy())
+    return np.asarray(addressed(places(numbers), torch.tensor(steps, dtype=torch.float64)).numpy())
 
 
 def widen(x: Tensor, remainder: Tensor | None) -> Tensor:
