@@ -73,11 +73,12 @@ class CpuLane(Lane):
 
     def fill(self, first: int, members: int, scalars: Sequence[Any]) -> None:
         """As for every lane."""
-        if members == 1:
-            self.scalars[first] = scalars
-            return
-        for slot, value in enumerate(scalars):
-            self.scalars[first : first + members, slot] = value
+        with np.errstate(over="ignore"):  # a rate beyond float32 is infinite there, as it is for torch
+            if members == 1:
+                self.scalars[first] = scalars
+                return
+            for slot, value in enumerate(scalars):
+                self.scalars[first : first + members, slot] = value
 
     def count(self, numbers: Sequence[int], cohorts: Sequence[int], steps: Mapping[int, Any]) -> None:
         """As for every lane."""

@@ -7,6 +7,7 @@ is ever compiled in.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -179,11 +180,16 @@ def _join(name: str, left: Any, right: Any) -> Any:
         return left.trace.note(name, left, right)
     if isinstance(left, Element):
         if name == "div":  # one division a step in place of one an element
-            name, right = "mul", Scalar(f"(1 / {_text(right)})")
+            name, right = "mul", Scalar(f"reciprocal({_text(right)})")
         return left.trace.note(name, left, right)
     if isinstance(right, Element):
         return right.trace.note(name, left, right)
     return Scalar(f"({_text(left)} {SIGNS[name]} {_text(right)})")
+
+
+def reciprocal(scalar: Any) -> Any:
+    """1/s; infinite for zero, as where tensors are divided."""
+    return math.copysign(math.inf, scalar) if isinstance(scalar, float) and scalar == 0 else 1 / scalar
 
 
 def _text(scalar: Any) -> str:
@@ -241,7 +247,9 @@ def trace(rule: Rule, structure: Structure) -> Program:
     instructions, outputs, slots = _needed(list(symbols.numbers), outputs)
     texts = list(symbols.slots)
     source = f"lambda {arguments}: ({''.join(texts[slot] + ', ' for slot in slots)})"
-    scalars = eval(compile(source, f"<{rule.name}'s scalars>", "eval"), vars(functions))
+    scalars = eval(
+        compile(source, f"<{rule.name}'s scalars>", "eval"), {**vars(functions), "reciprocal": reciprocal}
+    )
     return Program(rule.name, count, tuple(instructions), tuple(outputs), len(slots), scalars)
 
 
