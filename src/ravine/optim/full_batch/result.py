@@ -18,9 +18,10 @@ class Reason(Enum):
     ITERATIONS = (4, False, "stopped: the budget of iterations is used up")
     EVALUATIONS = (5, False, "stopped: the budget of evaluations is used up")
     LINE_SEARCH = (6, False, "stopped: the line search could not improve the value")
-    NOT_FINITE = (7, False, "stopped: the value or the gradient is not finite")
+    NOT_FINITE = (7, False, "stopped: the value, the gradient or the Hessian is not finite")
     UNBOUNDED = (8, False, "stopped: the function seems to be unbounded below")
     CALLBACK = (9, False, "stopped: the callback asked for it")
+    SINGULAR = (10, False, "stopped: the Hessian is singular, so plain Newton has no step")
 
     @property
     def status(self) -> int:

@@ -1,0 +1,64 @@
+"""Newton's equation H·p = −g solved as far as is worth it, from products with H alone."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Direction(NamedTuple):
+    """A direction of descent.
+
+    Attributes:
+        step: p, (n,), with gᵀp < 0.
+        curved_down: whether it ends along a direction of negative, or no, curvature.
+        products: how many products with H it took.
+    """
+
+    step: Tensor
+    curved_down: bool
+    products: int
+
+
+def truncated_cg(
+    gradient: Tensor, product: Callable[[Tensor], Tensor], tolerance: float, most: int
+) -> Direction | None:
+    """Conjugate gradients on H·p = −g until ‖H·p + g‖ ≤ `tolerance`, or until the curvature turns negative.
+
+    There the last direction d is walked as far as if its curvature had the other sign, |dᵀHd|: its part of
+    the gradient is −‖r‖² < 0, so it leads down, and a saddle is left at the speed of Newton's method, where
+    Steihaug's (1983) step would need a radius and Nocedal and Wright's (algorithm 7.1) would not use d.
+
+    Args:
+        gradient: g, (n,), finite and not all zero.
+        product: v to H·v.
+        tolerance: of the residual's norm.
+        most: products with H, at least 1.
+
+    Returns:
+        The direction; None where a product is not finite.
+    """
+    eps = float(torch.finfo(gradient.dtype).eps)
+    step, residual = torch.zeros_like(gradient), gradient
+    direction, square = -gradient, float(gradient @ gradient)
+    largest = 0.0
+    for count in range(1, most + 1):
+        curved = product(direction)
+        curvature, length = float(direction @ curved), float(direction @ direction)
+        if not bool(torch.isfinite(curved).all()):
+            return None
+        largest = max(largest, abs(curvature) / length)
+        # As `damping.least_curvature`: what is less than so much of the largest curvature counts as none.
+        least = eps ** (2 / 3) * largest * length
+        if curvature <= least:
+            reach = square / max(-curvature, least) if largest else 1.0
+            return Direction(step + reach * direction, True, count)
+        reach = square / curvature
+        step = step + reach * direction
+        residual = residual + reach * curved
+        last, square = square, float(residual @ residual)
+        if square <= tolerance**2:
+            return Direction(step, False, count)
+        direction = (square / last) * direction - residual
+    return Direction(step, False, most)
