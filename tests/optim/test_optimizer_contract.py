@@ -328,7 +328,7 @@ def test_differing_step_counts_are_kept_apart(name):
     for parameter in params:
         parameter.grad = torch.ones(20000)
     optimizer.step()
-    if not optimizer.counts_steps:
+    if not optimizer.counters:
         assert "step" not in optimizer.state[params[0]]
         return
     optimizer.state[params[3]]["step"].fill_(10)

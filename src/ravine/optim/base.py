@@ -16,7 +16,16 @@ from .cohort import Cohort
 from .kernels import eager, rounding
 from .kernels.eager import Storage, Update
 from .kernels.surroundings import Surroundings, prepared
-from .options import Group, Options, as_number, check_options, members_of, number
+from .options import (
+    Group,
+    Options,
+    as_number,
+    check_options,
+    has,
+    let_members_be_scheduled,
+    members_of,
+    number,
+)
 from .plan import Columns, LiveGroups, Plan, live_of, squares_of
 from .planning import complete_counters, complete_state, make_plan
 from .rule import Rule
@@ -166,13 +175,10 @@ class RuleOptimizer(Optimizer, ABC):
         plan = self._plan
         if plan is None or not plan.holds(groups, parameters, gradients, self.state):
             plan = make_plan(self, groups, gradients)
-        plan.point(gradients)
-        scale = None if self.redirects else self._clip(plan, gradients)
-        updates = plan.updates(self.next_update, scale)
+        updates = self._updates(plan, gradients)
         if updates is None:  # a number has become zero or ceased to be, or a step count was changed
             plan = make_plan(self, groups, gradients)
-            plan.point(gradients)
-            updates = plan.updates(self.next_update, scale)
+            updates = self._updates(plan, gradients)
             assert updates is not None
         for cohort, update in zip(plan.cohorts, updates, strict=True):
             cohort.set(update.counters)
@@ -180,6 +186,11 @@ class RuleOptimizer(Optimizer, ABC):
         for number_, place in plan.alone:
             self._step_alone(plan.cohorts[number_], updates[number_], plan.columns[place], gradients[place])
         self._plan = None if any(cohort.first or cohort.fresh for cohort in plan.cohorts) else plan
+
+    def _updates(self, plan: Plan, gradients: list[Tensor]) -> list[Update] | None:
+        plan.point(gradients)
+        scale = None if self.redirects else self._clip(plan, gradients)
+        return plan.updates(self.next_update, scale)
 
     def next_update(self, cohort: Cohort, counters: Sequence[Any], scale: Any) -> Update:
         """A cohort's next step."""
@@ -193,14 +204,16 @@ class RuleOptimizer(Optimizer, ABC):
         return Update(self.rule(group), around, self.time(group, t), values, after)
 
     def _around(self, group: Group, lr: Any, scale: Any, *, first: bool, fresh: bool) -> Surroundings:
-        around = self.surroundings(group, lr, first=first)._replace(scale=scale, clip=group["clip_value"])
-        if group["average"]:
+        around = self.surroundings(group, lr, first=first)._replace(scale=scale)
+        around = around._replace(clip=number(group, "clip_value"))
+        if has(group, "average"):
             # As torch's AveragedModel: the average begins as the parameters after their first step.
-            around = around._replace(weight=1.0 if fresh else 1 - group["average"])
+            around = around._replace(weight=1.0 if fresh else 1 - number(group, "average"))
+        l1 = number(group, "l1")
         if not group["proximal"]:
-            return around._replace(l1=group["l1"])
+            return around._replace(l1=l1)
         contract = lr * number(group, "weight_decay")
-        return around._replace(threshold=lr * group["l1"], contract=contract, decay=None, shrink=None)
+        return around._replace(threshold=lr * l1, contract=contract, decay=None, shrink=None)
 
     def _redirected(self, groups: LiveGroups, gradients: Sequence[Tensor]) -> list[Tensor]:
         """What the rule sees in place of the gradients."""
@@ -266,7 +279,7 @@ class RuleOptimizer(Optimizer, ABC):
         Raises:
             RuntimeError: there is no average (`average=0`), or it is in place already.
         """
-        if not any(group["average"] for group in self.param_groups):
+        if not any(has(group, "average") for group in self.param_groups):
             raise RuntimeError("there is no average: make the optimizer with average=0.999, say")
         if self._is_averaged:
             raise RuntimeError("the average is in place already")
@@ -302,6 +315,7 @@ class RuleOptimizer(Optimizer, ABC):
         except ValueError:
             del self.param_groups[-1]
             raise
+        let_members_be_scheduled(self.param_groups[-1])
 
     def __getstate__(self) -> dict[str, Any]:
         """As torch's, with each counter on its own: pickle would repeat those of all for each."""
@@ -321,6 +335,7 @@ class RuleOptimizer(Optimizer, ABC):
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
+            let_members_be_scheduled(group)
         self.members = members_of(self.param_groups, self.clip_norm)
         if self._loading is not None:
             self._restore_dtypes(self._loading)

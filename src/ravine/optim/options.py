@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from itertools import chain
+from operator import itemgetter
 from typing import Any, Literal, TypedDict, get_args
 
+import torch
 from torch import Tensor
 
 from ..errors import nearest
@@ -79,7 +81,7 @@ def check_options(defaults: Group, options: Options) -> dict[str, Any]:
             raise ValueError(f"Invalid {name}: {chosen[name]}; it must be above 0")
     if not _all(chosen["l1"] >= 0):
         raise ValueError(f"Invalid l1: {chosen['l1']}; it must be at least 0")
-    if not 0 <= chosen["average"] < 1:
+    if not (_all(chosen["average"] >= 0) and _all(chosen["average"] < 1)):
         raise ValueError(f"Invalid average: {chosen['average']}; it must be in [0, 1)")
     if defaults.get("fused"):
         if defaults.get("differentiable"):
@@ -104,18 +106,16 @@ def members_of(groups: Sequence[Group], clip_norm: Any) -> int:
     Raises:
         ValueError: the numbers of values differ, or a parameter has no such leading axis.
     """
-    lengths = {}
+    lengths: list[tuple[str, int]] = []
     for name, value in chain([("clip_norm", clip_norm)], *(group.items() for group in groups)):
         values = value if isinstance(value, tuple | list) and name != "params" else (value,)
         for index, each in enumerate(values):
             if name != "params" and isinstance(each, Tensor) and each.numel() > 1:
-                lengths[f"{name}[{index}]" if len(values) > 1 else name] = each.numel()
-    members = max(lengths.values(), default=1)
-    for name, length in lengths.items():
+                lengths.append((f"{name}[{index}]" if len(values) > 1 else name, each.numel()))
+    longest, members = max(lengths, key=itemgetter(1), default=("", 1))
+    for name, length in lengths:
         if length != members:
-            raise ValueError(
-                f"{name} has {length} values and {max(lengths, key=lambda k: lengths[k])} {members}"
-            )
+            raise ValueError(f"{name} has {length} values and {longest} {members}")
         for parameter in chain.from_iterable(group["params"] for group in groups):
             if parameter.dim() == 0 or parameter.shape[0] != members:
                 raise ValueError(
@@ -123,6 +123,41 @@ def members_of(groups: Sequence[Group], clip_norm: Any) -> int:
                     f"and a parameter of shape {tuple(parameter.shape)} has no leading axis of {members}"
                 )
     return members
+
+
+class MemberValues(Tensor):
+    """A hyperparameter of one value a member, as the groups hold it.
+
+    torch's schedulers change a learning rate that is a tensor by `fill_`, which takes one value alone.
+    """
+
+    # What is computed from it is a plain tensor.
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    def fill_(self, value: Any) -> Tensor:
+        """Take a value for each member, or one for all."""
+        return self.copy_(torch.as_tensor(value))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        memo[id(self)] = copied = self.detach().clone().as_subclass(MemberValues)
+        return copied
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A plain tensor in checkpoints: torch.load takes no other by default."""
+        return self.as_subclass(Tensor).__reduce_ex__(protocol)
+
+
+def let_members_be_scheduled(group: Group) -> None:
+    """Make tensors of one value a member such that schedulers can change them."""
+    for name, value in group.items():
+        if isinstance(value, Tensor) and value.numel() > 1 and not value.requires_grad:
+            group[name] = value.detach().as_subclass(MemberValues)
+
+
+def has(group: Group, name: str) -> bool:
+    """Whether an option is given: not zero, for one member at least."""
+    value = group[name]
+    return bool((value != 0).any()) if isinstance(value, Tensor) else value != 0
 
 
 def number(group: Group, name: str) -> Any:

@@ -205,6 +205,8 @@ class Plan:
             update = update_of(cohort, counters, scale)
             if update.rule is not cohort.rule or update.around.structure() != cohort.structure:
                 return None
+            if not update.fits(cohort.members):
+                return None
             updates.append(update)
         return updates
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .cohort import Cohort, Entry, share_counts
-from .options import Group
+from .options import Group, has, members_of
 from .plan import Columns, LiveGroups, Plan
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ def make_plan(optimizer: "RuleOptimizer", groups: LiveGroups, gradients: list[Te
     Raises:
         RuntimeError: a gradient is sparse and may not be; the state belongs to another model; the engine
             asked for cannot take a parameter.
+        ValueError: a hyperparameter has got one value a member since, and a parameter no such leading axis.
     """
+    optimizer.members = members_of(optimizer.param_groups, optimizer.clip_norm)
     for group, (_, own) in zip(optimizer.param_groups, groups, strict=True):
         if any(gradient.layout is not torch.strided for gradient in own):
             optimizer.check_sparse(group)
@@ -37,7 +39,7 @@ def make_plan(optimizer: "RuleOptimizer", groups: LiveGroups, gradients: list[Te
     columns: list[Columns] = []
     for index, (group, (live, _)) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
         rule = optimizer.rule(group)
-        keys = (*rule.state, "average") if group["average"] else rule.state
+        keys = (*rule.state, "average") if has(group, "average") else rule.state
         for parameter in live:
             rounding = rounding_of(parameter, optimizer.rounding)
             # Without a step count the random bits would be the same in each step.
@@ -76,7 +78,7 @@ def complete_state(
 ) -> tuple[bool, bool]:
     """Make what is missing of a parameter's state and average; whether there was no state, and no average."""
     first = bool(keys) and all(entry.get(key) is None for key in keys)
-    fresh = bool(group["average"]) and entry.get("average") is None
+    fresh = has(group, "average") and entry.get("average") is None
     for key in keys:
         if entry.get(key) is None:
             entry[key] = optimizer.initial_state(parameter, group, key)

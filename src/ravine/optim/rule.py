@@ -163,4 +163,8 @@ def where(condition: Any, a: Any, b: Any) -> Any:
     """
     if isinstance(condition, bool):
         return a if condition else b
-    return torch.where(condition, a, b) if isinstance(condition, Tensor) else condition.choose(a, b)
+    if not isinstance(condition, Tensor):
+        return condition.choose(a, b)
+    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
+        a = condition.new_full((), a, dtype=torch.float64)  # torch would round both numbers to float32
+    return torch.where(condition, a, b)

@@ -9,7 +9,7 @@ from ravine.optim import rules
 from ravine.optim.base import RuleOptimizer
 from ravine.optim.kernels.rounding import widen
 from ravine.optim.kernels.surroundings import Surroundings
-from ravine.optim.rule import Rule
+from ravine.optim.rule import Rule, rule, where
 
 OPTIONS = {
     "sgd": {"lr": 0.05},
@@ -87,7 +87,8 @@ def test_every_registered_optimizer_and_every_rule_is_among_the_cases():
 def test_kernel_agrees_with_the_eager_rule_in_float64_over_a_thousand_steps(case):
     """All are given the same gradients, so that only the arithmetic differs.
 
-    In float64 the kernel differs by fused multiply-adds, and by 1/s for a division. Compensated bfloat16 is float32.
+    In float64 the kernel differs by fused multiply-adds and by 1/s for a division; compensated
+    bfloat16 is float32.
     """
     start = start_of((50,)).bfloat16()
     wide = start.double().requires_grad_()
@@ -335,6 +336,38 @@ def test_rates_beyond_float32_are_no_error(engine, lr):
     ravine.optim.SGD([parameter], lr=lr, engine=engine).step()
     expected = [-torch.inf, torch.inf] if lr > 1 else [1.0, -2.0]
     assert parameter.tolist() == expected
+
+
+@rule()
+def with_constants(x, dx, t, lr):
+    """What has no exact float32: torch would round 0.1 and 0.3 to it even in float64."""
+    return (x - lr * where(dx > 0, 0.1, 0.3) * dx,)
+
+
+@rule(state=("a",))
+def constant(x, dx, a, t, lr):
+    """Results that do not differ from element to element."""
+    return lr * t, t
+
+
+@pytest.mark.parametrize("engine", ["cpu", "eager"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_constants_chosen_by_a_condition_are_not_rounded(engine, dtype):
+    parameter = torch.zeros(2, dtype=dtype).requires_grad_()
+    parameter.grad = torch.tensor([1.0, -1.0], dtype=dtype)
+    with_constants.optimizer([parameter], 1.0, engine=engine).step()
+    assert torch.equal(parameter.detach(), torch.tensor([-0.1, 0.3], dtype=dtype))
+
+
+@pytest.mark.parametrize("engine", ["cpu", "eager"])
+def test_results_may_be_scalars(engine):
+    parameter = torch.zeros(2).requires_grad_()
+    parameter.grad = torch.ones(2)
+    optimizer = constant.optimizer([parameter], 0.5, engine=engine)
+    optimizer.step()
+    optimizer.step()
+    assert parameter.tolist() == [1.0, 1.0]
+    assert optimizer.state[parameter]["a"].tolist() == [2.0, 2.0]
 
 
 class Reciprocal(RuleOptimizer):

@@ -35,12 +35,21 @@ class Update(NamedTuple):
     values: Sequence[Any]
     counters: Sequence[Any] = ()
 
+    def fits(self, members: int) -> bool:
+        """Whether each number that has one value a member has so many."""
+        return all(
+            len(value) == members
+            for value in (*self.values, *self.around[1:])
+            if isinstance(value, Tensor) and value.dim() == 1
+        )
+
     def result(self, x: Tensor, dx: Tensor, rest: Sequence[Tensor]) -> list[Tensor]:
         """The new x, state and average, as the rule is written: new tensors, which autograd follows."""
         structure = self.around.structure()
         numbers = [_along(value, x) for value in self.around.numbers(structure)]
         values = [_along(value, x) for value in self.values]
-        return surround(self.rule, given(structure, numbers), x, dx, rest, self.t, values)
+        new = surround(self.rule, given(structure, numbers), x, dx, rest, self.t, values)
+        return [torch.as_tensor(value, dtype=old.dtype) for value, old in zip(new, (x, *rest), strict=True)]
 
 
 class Storage(NamedTuple):

@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from ..base import Number
-from ..options import Group
-from .values import has
+from ..options import Group, has
 
 
 def check(what: str, value: Number) -> None:

@@ -6,10 +6,10 @@ from typing import Any, Unpack
 from ...registry import register
 from .. import rules
 from ..base import Number, Parameters, RuleOptimizer
-from ..options import Group, Options
+from ..options import Group, Options, has
 from ..rule import Rule
 from .checks import check, check_lr
-from .values import has, numbers
+from .values import numbers
 
 
 @register(

@@ -11,10 +11,10 @@ from ..base import Number, Parameters, RuleOptimizer
 from ..kernels import eager
 from ..kernels.eager import Update
 from ..kernels.surroundings import Surroundings
-from ..options import Group, Options, number
+from ..options import Group, Options, has, number
 from ..rule import Rule
 from .checks import check, check_lr, holds, refuse_sparse_decay
-from .values import has, numbers
+from .values import numbers
 
 
 @register(
@@ -91,7 +91,11 @@ class SGD(RuleOptimizer):
 
     def surroundings(self, group: Group, lr: Any, *, first: bool) -> Surroundings:
         """Damping acts on the velocity alone, and not on the first gradient."""
-        damping = number(group, "dampening") if has(group, "momentum") and not first else None
+        momentum, damping = numbers(group, "momentum", "dampening")
+        if first or not has(group, "momentum"):
+            damping = None
+        elif isinstance(momentum, Tensor):  # members without momentum have no velocity
+            damping = (momentum != 0).double() * damping
         return Surroundings(group["maximize"], decay=number(group, "weight_decay"), damping=damping)
 
     def check_sparse(self, group: Group) -> None:

@@ -16,12 +16,6 @@ def numbers(group: Group, *names: str) -> list[Any]:
     return found
 
 
-def has(group: Group, name: str) -> bool:
-    """Whether an option is given: not zero, for one member at least."""
-    value = group[name]
-    return bool((value != 0).any()) if isinstance(value, Tensor) else value != 0
-
-
 def single(group: Group, name: str, why: str) -> None:
     """Refuse one value a member where it cannot be.
 
