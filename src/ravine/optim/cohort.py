@@ -45,7 +45,7 @@ class Cohort:
     def values(self) -> list[Any] | None:
         """The counters, or None where the parameters no longer agree on them."""
         if self.on_device:
-            return [row[0] for row in self.counts]
+            return [row[0].double() for row in self.counts]  # 1 - β₂ᵗ would lose half its digits
         values = []
         for row in self.counts.tolist():
             if row.count(row[0]) != len(row):

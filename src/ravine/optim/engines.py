@@ -2,13 +2,18 @@
 
 import functools
 import importlib.util
+import os
+import shutil
+import sysconfig
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from .kernels import cpu
 from .kernels.eager import is_dense
+from .kernels.llvm import STORED
 from .kernels.table import real_dtype
 
 
@@ -57,23 +62,48 @@ def interprets() -> bool:
     return bool(triton.knobs.runtime.interpret)
 
 
+def triton_obstacle(device: torch.device) -> str:
+    """Why Triton cannot run kernels on a device; empty where it can."""
+    if not has_triton():
+        return "Triton is not installed"
+    if interprets():
+        return "" if device.type == "cpu" else "Triton's interpreter is on, and works on the CPU alone"
+    if device.type != "cuda":
+        return f"a tensor of it is on {device}"
+    if torch.version.hip is None and torch.cuda.get_device_capability(device) < (7, 0):
+        return "Triton needs a GPU of compute capability 7.0 or above"
+    return launcher_obstacle()
+
+
+@functools.cache
+def launcher_obstacle() -> str:
+    """What Triton lacks on this machine to make what starts its kernels, in C; empty if nothing."""
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "Triton needs a C compiler (gcc or clang)"
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        return "Triton needs Python's C headers (the package python3-dev or python3-devel)"
+    return ""
+
+
 def _obstacle(tensors: Sequence[Tensor], members: int, kernel: str) -> str:
     """Why a kernel cannot take these tensors; empty where it can."""
     x = tensors[0]
     if kernel == "eager":
         return f"there is no kernel for {x.device.type}"
-    if kernel == "gpu" and not has_triton():
-        return "Triton is not installed"
-    needed = "cpu" if kernel == "cpu" or (x.device.type == "cpu" and interprets()) else "cuda"
+    if kernel == "cpu" and x.device.type != "cpu":
+        return f"a tensor of it is on {x.device}"
+    if kernel == "gpu" and (obstacle := triton_obstacle(x.device)):
+        return obstacle
     strides = x.stride() if x.layout is torch.strided else ()
     for tensor in tensors:
         if type(tensor) not in (Tensor, torch.nn.Parameter):
             return f"it is a {type(tensor).__name__}"
         if tensor.layout is not torch.strided:
             return "its gradient is sparse"
-        if tensor.device.type != needed or tensor.device != x.device:
+        if tensor.device != x.device:
             return f"a tensor of it is on {tensor.device}"
-        if not cpu.stores(real_dtype(tensor)):
+        dtype = real_dtype(tensor)
+        if dtype not in STORED or (kernel == "cpu" and not cpu.stores(dtype)):
             return f"its dtype is {tensor.dtype}"
         if tensor.stride() != strides or tensor.is_complex() != x.is_complex():
             return "its gradient or state is laid out in another way"

@@ -220,11 +220,11 @@ class Plan:
             start = end
 
     def squares(self, gradients: Sequence[Tensor], members: int) -> Tensor:
-        """The gradients' sums of squares, one a member: float64."""
-        total = squares_of([gradients[place] for _, place in self.alone], members)
-        for seats in self.seats:
-            total = total + seats.lane.squares().view(-1, members).sum(0)
-        return total
+        """The gradients' sums of squares, one a member: float64, where the first of them is."""
+        sums = [seats.lane.squares().view(-1, members).sum(0) for seats in self.seats]
+        if self.alone:
+            sums.append(squares_of([gradients[place] for _, place in self.alone], members))
+        return added(sums)
 
     def run(self, updates: Sequence[Update]) -> None:
         """Step the parameters that have kernels."""
@@ -251,10 +251,15 @@ def live_of(parameters: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
 
 def squares_of(gradients: Sequence[Tensor], members: int) -> Tensor:
     """The sums of the squares of some gradients, one a member of their leading axis: float64."""
-    total = torch.zeros(members, dtype=torch.float64)
-    for gradient in gradients:
-        values = gradient.coalesce().values() if gradient.is_sparse else gradient
-        total = total.to(values.device) + values.abs().double().square().reshape(members, -1).sum(1)
+    dense = (each.coalesce().values() if each.is_sparse else each for each in gradients)
+    return added([each.abs().double().square().reshape(members, -1).sum(1) for each in dense])
+
+
+def added(sums: Sequence[Tensor]) -> Tensor:
+    """The sum of tensors, on the device of the first: one on the CPU would wait for a GPU."""
+    total, *others = sums
+    for each in others:
+        total = total + each.to(total.device)
     return total
 
 
