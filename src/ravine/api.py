@@ -34,7 +34,7 @@ def train(
         recipe: a built-in recipe's name, a TOML file, or the settings as nested dictionaries.
         settings: further settings, as nested dictionaries, that win over the recipe's.
         out: the run folder to make; by default `runs/DATA-DATE-TIME`.
-        trust: a recipe file may name the network by `module:function`, which runs that code.
+        trust: a recipe file may name the network or the optimizer by `module:name`, which runs that code.
         progress: whom to tell; `ravine.show.terminal.progress()` draws the live table.
 
     Raises:
@@ -59,7 +59,7 @@ def resume(
         run: the run folder.
         model: the network, where the run was given one as an object.
         data: the batches, where the run was given batches; or where the data are now, if they moved.
-        trust: the run's recipe may name the network by `module:function`, which runs that code.
+        trust: the run's recipe may name the network or the optimizer by `module:name`, which runs that code.
         progress: whom to tell.
 
     Raises:

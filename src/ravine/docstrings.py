@@ -5,11 +5,13 @@ import re
 
 
 def meanings(docstring: str | None) -> dict[str, str]:
-    """What the sections `Args:` and `Attributes:` say of each name, on one line each."""
+    """What the sections `Args:` and `Attributes:` say of each name, on one line each; types are left out."""
     found: dict[str, str] = {}
     text = inspect.cleandoc(docstring or "")
     for section in re.findall(r"^(?:Args|Attributes):\n((?: .*\n?|\n)*)", text, flags=re.MULTILINE):
-        for key, meaning in re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, flags=re.MULTILINE):
+        for key, meaning in re.findall(
+            r"^ {4}(\w+)(?: \([^)]*\))?: (.*(?:\n {8}.*)*)", section, flags=re.MULTILINE
+        ):
             found[key] = " ".join(meaning.split())
     return found
 

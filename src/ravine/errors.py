@@ -22,6 +22,10 @@ class ModelError(RavineError):
     """The model does not fit the data, or cannot be made."""
 
 
+class TrustError(RavineError):
+    """A file names code that would run, and nobody said that the file is trusted."""
+
+
 class RunError(RavineError):
     """A run folder is missing, incomplete, in the way, or does not match."""
 

@@ -1,13 +1,14 @@
 """A recipe or a run folder of a stranger is read; its code runs only where a person says so."""
 
 import shutil
+import sys
 import tomllib
 
 import numpy as np
 import pytest
 
 import ravine as library
-from ravine.errors import ModelError
+from ravine.errors import TrustError
 from ravine.training.run import make_setup
 
 SOURCE = """
@@ -67,9 +68,9 @@ def test_a_run_of_a_stranger_runs_no_code_unless_trusted(ravine, place, run, cal
         ("lr", "wine", "--recipe", run / "recipe.toml"),
     ):
         assert refused(ravine(*command))
-    with pytest.raises(ModelError, match="trust=True"):
+    with pytest.raises(TrustError, match="trust=True"):
         library.load(run)
-    with pytest.raises(ModelError, match="trust=True"):
+    with pytest.raises(TrustError, match="trust=True"):
         library.load_predictor(run)
     assert ravine("report", run).code == 0
     assert calls() == 0
@@ -83,7 +84,7 @@ def test_a_run_is_resumed_with_its_code_only_where_trusted(ravine, place, run, c
     shutil.copytree(run, place / "cut")
     (place / "cut" / "result.json").unlink()
     assert refused(ravine("train", "--resume", place / "cut"))
-    with pytest.raises(ModelError, match="trust=True"):
+    with pytest.raises(TrustError, match="trust=True"):
         library.resume(place / "cut")
     assert calls() == 0
     done = ravine("train", "--resume", place / "cut", "--trust")
@@ -112,3 +113,60 @@ def test_a_recipe_that_would_run_a_command(ravine, place):
     assert done.code == 2
     assert "would import 'os' and call its 'system'" in done.err
     assert not (place / "broken-in").exists()
+
+
+OWN_RULE = """
+from pathlib import Path
+from ravine.optim import rule
+
+with Path("calls.txt").open("a") as file:
+    file.write("imported ")
+
+@rule()
+def descent(x, dx, t, lr=0.01):
+    return (x - lr * dx,)
+"""
+
+
+@pytest.fixture
+def rule_run(ravine, place, calls, request):
+    """A run with an optimizer of one's own, its module forgotten afterwards."""
+    name = f"strange_rules_{request.node.name}"
+    (place / f"{name}.py").write_text(OWN_RULE)
+    arguments = ("--set", f"optimizer.name={name}:descent", "--set", "optimizer.lr=0.1")
+    done = ravine("train", "wine", *arguments, "--set", "stop.epochs=1", "--out", place / "ruled")
+    assert done.code == 0, done.err
+    assert calls() == 1
+    del sys.modules[name]
+    return place / "ruled"
+
+
+def test_an_optimizer_of_a_stranger_is_imported_only_where_trusted(ravine, place, rule_run, calls):
+    recipe = rule_run / "recipe.toml"
+    name = tomllib.loads(recipe.read_text())["optimizer"]["name"]
+    told = (
+        f"says optimizer.name = {name!r}: that would import {name.partition(':')[0]!r} and call its 'descent'"
+    )
+    shutil.copytree(rule_run, place / "cut")
+    (place / "cut" / "result.json").unlink()
+    for command in (
+        ("train", "wine", "--recipe", recipe),
+        ("train", "wine", "--model", "mlp", "--recipe", recipe),
+        ("lr", "wine", "--recipe", recipe),
+        ("train", "--resume", place / "cut"),
+    ):
+        done = ravine(*command)
+        assert done.code == 2 and told in done.err and "add --trust" in done.err
+    # What needs no optimizer never looks at it.
+    np.save(place / "new.npy", np.ones((1, 13), np.float32))
+    for command in (
+        ("predict", rule_run, "new.npy"),
+        ("report", rule_run),
+        ("inspect", "wine", "--recipe", recipe),
+    ):
+        assert ravine(*command).code == 0
+    make_setup(None, "wine", recipe, settings=[{"optimizer": {"name": "adam"}}])
+    assert calls() == 0
+    done = ravine("train", "--resume", place / "cut", "--trust")
+    assert done.code == 0, done.err
+    assert calls() == 1

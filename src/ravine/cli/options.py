@@ -25,9 +25,7 @@ Settings = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option(metavar="S", help="Decides every random choice.")]
 Device = Annotated[str | None, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")]
-Trust = Annotated[
-    bool, typer.Option("--trust", help="Run the code of a network that a recipe file or a run names.")
-]
+Trust = Annotated[bool, typer.Option("--trust", help="Run the code that a recipe file or a run names.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable files out, and count them.")]
 
 

@@ -28,7 +28,11 @@ KINDS = {
 
 def recipe(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="A recipe, or any part; without it all are listed.")
+        str | None,
+        typer.Argument(
+            metavar="[NAME]",
+            help="A recipe, any part, or MODULE:NAME of an optimizer; without it all are listed.",
+        ),
     ] = None,
     kind: Annotated[
         Literal["image", "table", "text"], typer.Option(help="The kind of data that the recipe is for.")
@@ -37,6 +41,7 @@ def recipe(
     """Print a recipe or a named part; without a name list them all."""
     from .. import registry
     from ..training import parts, recipe_text  # noqa: F401  parts: fills the registry
+    from ..training.addresses import is_address
     from ..training.recipe import named_layer, named_recipes, validate
     from .output import wide_console
 
@@ -50,12 +55,24 @@ def recipe(
         )
         return
     found = [entry for kind in KINDS for entry in registry.entries(kind) if entry.name == name]
+    if is_address(name):
+        found = [_own(name)]
     if not found:
         known = [*named_recipes(), *(known for kind in KINDS for known in registry.names(kind))]
         hint = nearest(name, known) or "; `ravine recipe` lists them all"
         raise RecipeError([f"there is no recipe or part {name!r}{hint}"])
     for entry in found:
         _describe(screen, entry)
+
+
+def _own(address: str) -> "Entry":
+    """A user's own optimizer, described like those of the registry."""
+    from ..docstrings import summary
+    from ..registry import Entry
+    from ..training import settings
+
+    part = settings.part("optimizer", address)
+    return Entry("optimizer", address, summary(part.__doc__), part)
 
 
 def _list(screen: "Console", recipes: dict[str, str]) -> None:

@@ -24,11 +24,12 @@ def load(run: str | Path, model: nn.Module | None = None, *, trust: bool = False
     Args:
         run: the run folder.
         model: a network of the same shape, where the run was given one as an object.
-        trust: the run's recipe may name the network by `module:function`, which runs that code.
+        trust: the run's recipe may name the network by `module:name`, which runs that code.
 
     Raises:
         RunError: no run there, no weights yet, or the run's network was an object and none is given.
-        ModelError: the network is code that is not trusted, or cannot be made.
+        TrustError: the network is code that is not trusted.
+        ModelError: it cannot be made.
     """
     folder = RunFolder.open(Path(run))
     if model is None:
@@ -49,7 +50,7 @@ def load_predictor(run: str | Path, *, trust: bool = False) -> Predictor:
         trust: as for `load`.
 
     Raises:
-        ModelError: as `load`.
+        TrustError, ModelError: as `load`.
         RunError: as `load`; or the run was trained on batches from Python, whose preparation is unknown.
     """
     folder = RunFolder.open(Path(run))

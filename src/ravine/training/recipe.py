@@ -71,7 +71,7 @@ class ModelSection(PartSection):
 class OptimizerSection(PartSection):
     """The update rule, and what surrounds it."""
 
-    name: str = Field("adamw", description="an optimizer's name")
+    name: str = Field("adamw", description="an optimizer's name, or package.module:name of a rule or class")
     clip_norm: Annotated[float, Field(ge=0)] = Field(
         0.0, description="longest gradient, as a 2-norm; 0: no limit"
     )
@@ -241,8 +241,13 @@ def _suggested(kind: str, name: str) -> Mapping[str, object]:
     return next((entry.suggested for entry in entries(kind) if entry.name == name), {})
 
 
-def validate(layers: Sequence[Layer]) -> Recipe:
+def validate(layers: Sequence[Layer], *, code: bool = False) -> Recipe:
     """The recipe that the layers make.
+
+    Args:
+        layers: from the weakest to the strongest.
+        code: import an optimizer named by `package.module:name`, to check its settings too. Reading alone
+            must not act: only where `trust.refuse_code` had a look.
 
     Raises:
         RecipeError: unknown keys (with the nearest valid name), wrong types, impossible values and
@@ -264,7 +269,7 @@ def validate(layers: Sequence[Layer]) -> Recipe:
         section = getattr(recipe, kind)
         if (kind, "name") not in wrong:
             fields = tuple(type(section).model_fields)
-            converted, found = settings.check(kind, section.name, section.settings, fields)
+            converted, found = settings.check(kind, section.name, section.settings, fields, code=code)
             problems += found
             read[kind] = section.model_copy(update=converted)
     problems += [f"augment: {reason}" for name in recipe.augment if (reason := unknown("augmentation", name))]

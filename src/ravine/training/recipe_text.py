@@ -12,7 +12,10 @@ from .recipe import PART_SECTIONS, Recipe
 
 
 def to_toml(recipe: Recipe) -> str:
-    """The whole recipe, a comment behind each key; the text is itself a valid recipe file."""
+    """The whole recipe, a comment behind each key; the text is itself a valid recipe file.
+
+    An optimizer named by an address is imported for its comments.
+    """
     lines = [_line(key, getattr(recipe, key), _comment(recipe, key)) for key in _plain(recipe)]
     for key in Recipe.model_fields:
         section = getattr(recipe, key)
@@ -29,9 +32,9 @@ def _section(kind: str, section: Any) -> list[str]:
     lines = [_line(key, getattr(section, key), _comment(section, key)) for key in _plain(section)]
     if kind not in PART_SECTIONS:
         return lines
-    builtin = settings.is_registered(kind, section.name)
-    meanings: Mapping[str, str] = settings.descriptions(kind, section.name) if builtin else {}
-    chosen = (settings.defaults(kind, section.name) if builtin else {}) | section.settings
+    readable = settings.is_readable(kind, section.name)
+    meanings: Mapping[str, str] = settings.descriptions(kind, section.name) if readable else {}
+    chosen = (settings.defaults(kind, section.name) if readable else {}) | section.settings
     return lines + [_line(key, value, meanings.get(key, "")) for key, value in chosen.items()]
 
 

@@ -93,5 +93,5 @@ def _filled(recipe: Recipe, kind: str, model: str) -> Any:
     """A part's section with the part's defaults written out."""
     section = getattr(recipe, kind)
     name = model if kind == "model" else section.name
-    implied = settings.defaults(kind, name) if settings.is_registered(kind, name) else {}
+    implied = settings.defaults(kind, name) if settings.is_readable(kind, name) else {}
     return type(section).model_validate(implied | section.model_dump() | {"name": name})

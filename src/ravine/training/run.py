@@ -27,6 +27,7 @@ from .progress import Progress, Silent
 from .recipe import Layer, Recipe, file_layer, merge, named_layer, named_recipes, validate
 from .resolve import resolve
 from .run_folder import RunFolder
+from .settings import GIVEN
 from .setup import Setup, prepare
 from .signals import StopRequest
 from .trust import needed, refuse_code
@@ -63,7 +64,7 @@ def train(
         recipe: a built-in recipe's name, a TOML file, or the settings as nested dictionaries.
         settings: further settings that win over the recipe's.
         out: the run folder to make; by default `runs/DATA-DATE-TIME`.
-        trust: a recipe file may name the network by `module:function`, which runs that code.
+        trust: a recipe file may name the network or the optimizer by `module:name`, which runs that code.
         progress: whom to tell.
 
     Raises:
@@ -99,17 +100,16 @@ def make_setup(
     The arguments, and what is raised, are those of `train`.
     """
     name, layers = _layers(recipe)
-    if model is None and layers and not (trust or isinstance(recipe, Mapping)):
-        refuse_code(layers[0], str(recipe), settings)
+    if layers and not (trust or isinstance(recipe, Mapping)):
+        refuse_code(layers[0], str(recipe), [_chosen(model), *settings])
     if isinstance(model, str):
         # Before the recipe, so that settings without a name are this model's; after it, so that it wins.
-        chosen = {"model": {"name": model}}
-        layers = [chosen, *layers, chosen]
+        layers = [_chosen(model), *layers, _chosen(model)]
     layers += settings
     if isinstance(data, str | Path):
-        first = validate([*_named(name, "image"), *layers])
+        first = validate([*_named(name, "image"), *layers], code=True)
         return _from_source(data, first, name, layers, model)
-    return given.prepare(validate([*_for_batches(name), *layers]), data, model)
+    return given.prepare(validate([*_for_batches(name), *layers], code=True), data, model)
 
 
 def read(
@@ -142,7 +142,7 @@ def resume(
         run: the run folder.
         model: the network, where the run was given one as an object.
         data: the batches, where the run was given batches; or where the data are now, if they moved.
-        trust: the run's recipe may name the network by `module:function`, which runs that code.
+        trust: the run's recipe may name the network or the optimizer by `module:name`, which runs that code.
         progress: whom to tell.
 
     Raises:
@@ -156,9 +156,9 @@ def resume(
     recorded = folder.read_json("splits.json")
     source = folder.read_json("environment.json")["data"] if data is None else data
     layers = [file_layer(folder.path / "recipe.toml")]
-    recipe = validate(layers)
-    if model is None and not trust:
-        refuse_code(layers[0], folder.path / "recipe.toml")
+    if not trust:
+        refuse_code(layers[0], folder.path / "recipe.toml", [_chosen(model)])
+    recipe = validate(layers, code=True)
     with memory_told():
         if isinstance(source, str | Path):
             setup = _from_source(source, recipe, None, layers, model)
@@ -241,6 +241,11 @@ def _layers(recipe: RecipeLike) -> tuple[str, list[Layer]]:
     return "default", [file_layer(Path(recipe))]
 
 
+def _chosen(model: nn.Module | str | None) -> Layer:
+    """What a caller's choice of the network means as settings."""
+    return {} if model is None else {"model": {"name": model if isinstance(model, str) else GIVEN}}
+
+
 def _named(name: str | None, kind: Any) -> list[Layer]:
     return [] if name is None else [named_layer(name, kind)]
 
@@ -255,7 +260,7 @@ def _from_source(
     source: str | Path, first: Recipe, name: str | None, layers: list[Layer], model: nn.Module | str | None
 ) -> Setup:
     """Open and cut the data, then make the run with the recipe for their kind."""
-    dataset, splits, recipe = _opened(source, first, name, layers)
+    dataset, splits, recipe = _opened(source, first, name, layers, code=True)
     recipe = resolve(recipe, dataset, splits, asked=merge(layers))
     setup = prepare(recipe, dataset, splits, model if isinstance(model, nn.Module) else None)
     setup.facts = _facts(dataset, splits)
@@ -263,11 +268,11 @@ def _from_source(
 
 
 def _opened(
-    source: str | Path, first: Recipe, name: str | None, layers: list[Layer]
+    source: str | Path, first: Recipe, name: str | None, layers: list[Layer], *, code: bool = False
 ) -> tuple[Dataset, Splits, Recipe]:
     """The data as the recipe reads and cuts them, and the recipe for their kind."""
     dataset = open_data(source, options_of(first))
-    recipe = validate([*_named(name, dataset.kind), *layers])
+    recipe = validate([*_named(name, dataset.kind), *layers], code=code)
     splits = cut(dataset, validation=recipe.data.validation, test=recipe.data.test, seed=recipe.seed)
     return dataset, splits, recipe
 

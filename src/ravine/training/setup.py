@@ -12,7 +12,7 @@ from ..errors import RavineError
 from ..optim.schedules import Schedule
 from ..randomness import addressed
 from ..registry import lookup
-from . import feeds, metrics, models, tensorboard
+from . import feeds, metrics, models, settings, tensorboard
 from .averaging import moving_average
 from .data.dataset import Dataset, PartName, Splits, Task, outputs_of
 from .feed import Feed
@@ -116,8 +116,8 @@ def prepare(recipe: Recipe, dataset: Dataset, splits: Splits, model: nn.Module |
     outputs = outputs_of(dataset)
     if model is None:
         with addressed(recipe.seed, "model"):
-            settings = recipe.model.settings
-            model = models.make(recipe.model.name, preprocessing.output_shape, outputs, settings)
+            shape = preprocessing.output_shape
+            model = models.make(recipe.model.name, shape, outputs, recipe.model.settings)
     preprocessing.to(device)
     model.to(device)
     sample = preprocessing(_sample(recipe, dataset, splits).to(device))
@@ -167,7 +167,7 @@ def assemble(
     if recipe.log.tensorboard:
         tensorboard.require()
     steps_per_epoch = -(-len(parts["train"]) // recipe.optimizer.accumulate)
-    optimizer = lookup("optimizer", recipe.optimizer.name)(
+    optimizer = settings.part("optimizer", recipe.optimizer.name)(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
         **recipe.optimizer.settings,
     )

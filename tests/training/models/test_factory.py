@@ -73,8 +73,8 @@ def test_a_class_works_like_a_function():
 @pytest.mark.parametrize(
     ("address", "settings", "told"),
     [
-        ("own_networks:", {}, "write package.module:function"),
-        (":by_outputs", {}, "write package.module:function"),
+        ("own_networks:", {}, "write package.module:name"),
+        (":by_outputs", {}, "write package.module:name"),
         ("no_such_module:f", {}, "no module 'no_such_module'"),
         ("own_networks.deeper:f", {}, "no module 'own_networks.deeper'"),
         ("broken_networks:f", {}, "no module 'no_such_package_here'"),

@@ -1,14 +1,12 @@
 """Networks from a user's own code: `package.module:function`."""
 
-import importlib
 import inspect
-import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from torch import nn
 
-from ...errors import ModelError, nearest
+from ...errors import ModelError, RavineError, nearest
+from ..addresses import find
 
 _SHAPE_NAMES = ("shape", "input_shape")
 _OUTPUTS_NAMES = ("outputs", "num_classes", "classes")
@@ -68,33 +66,13 @@ def check_arguments(
 
 
 def _find(address: str) -> Callable[..., object]:
-    module_name, _, attribute = address.partition(":")
-    if not module_name or not attribute:
-        raise ModelError(f"model {address!r}: write package.module:function")
-    here = str(Path.cwd())
-    sys.path.insert(0, here)  # as `python script.py` has it: a file beside the data can be named
     try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        missing = error.name or module_name
-        where = f"in {here} or among the installed packages"
-        raise ModelError(f"model {address}: there is no module {missing!r} {where}") from error
-    except Exception as error:
-        raise ModelError(
-            f"model {address}: importing {module_name!r} failed: {type(error).__name__}: {error}"
-        ) from error
-    finally:
-        sys.path.remove(here)
-    found = getattr(module, attribute, None)
-    if found is None:
-        hint = nearest(attribute, vars(module))
-        raise ModelError(f"model {address}: module {module_name!r} has no {attribute!r}{hint}")
+        found = find(address)
+    except RavineError as error:
+        raise ModelError(f"model {error}") from error
     if not callable(found):
-        raise ModelError(
-            f"model {address}: {attribute!r} is no function and no class, but a {type(found).__name__}"
-        )
-    made: Callable[..., object] = found
-    return made
+        raise ModelError(f"model {address}: it is no function and no class, but a {type(found).__name__}")
+    return found
 
 
 def _parameters(address: str, factory: Callable[..., object]) -> Mapping[str, inspect.Parameter]:
