@@ -6,6 +6,7 @@ element's result does not depend on where it lies. Each value is read once and w
 """
 
 import textwrap
+from collections import Counter
 from typing import NamedTuple
 
 import torch
@@ -15,9 +16,11 @@ from .trace import Instruction, Program
 WIDTH = 16
 """Elements in a vector: one AVX-512 register of float32; on other processors LLVM makes it several."""
 
+REDUCE = f"llvm.vector.reduce.fadd.v{WIDTH}f64"
 OPERATORS = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 CONDITIONS = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
-INTRINSICS = {"sqrt": "llvm.sqrt", "abs": "llvm.fabs", "maximum": "llvm.maximum"}
+INTRINSICS = {"sqrt": "llvm.sqrt", "abs": "llvm.fabs", "maximum": "llvm.maximum", "fused": "llvm.fmuladd"}
+OPERANDS = {"maximum": 2, "fused": 3}
 STORED = {torch.float64: "double", torch.float32: "float", torch.float16: "half", torch.bfloat16: "i16"}
 SHORT = {"float": "f32", "double": "f64"}
 QUIET_NAN = 0x7FC0  # in bfloat16
@@ -59,8 +62,9 @@ class Body:
     def print(self, program: Program) -> str:
         """Load, compute, store."""
         values: list[str] = []
+        products = fusible(program)
         for instruction in program.instructions:
-            values.append(self._value(instruction, values))
+            values.append(self._fused(instruction, values, products) or self._value(instruction, values))
         for column, output in zip((0, *range(2, program.inputs)), program.outputs, strict=True):
             self._store(column, values[output])
         return "\n".join(self.lines)
@@ -74,16 +78,42 @@ class Body:
         given = [values[argument] for argument in arguments]
         kind = self._type(self.wide)
         if name in OPERATORS:
-            return self._set(f"{OPERATORS[name]} contract {kind} {given[0]}, {given[1]}")
+            return self._set(f"{OPERATORS[name]} {kind} {given[0]}, {given[1]}")
         if name == "neg":
             return self._set(f"fneg {kind} {given[0]}")
         if name in CONDITIONS:
             return self._set(f"fcmp {CONDITIONS[name]} {kind} {given[0]}, {given[1]}")
         if name == "choose":
             return self._choose(kind, *given)
-        return self._set(
-            f"call {kind} @{intrinsic(name, self.wide, self.width)}({', '.join(f'{kind} {v}' for v in given)})"
-        )
+        return self._call(name, *given)
+
+    def _fused(self, instruction: Instruction, values: list[str], products: "Products") -> str:
+        """A sum with a product as one operation; empty where there is none.
+
+        LLVM, left to choose, takes the one product or the other of a·b + c·d as it likes, in vectors not
+        as in single elements: here it is the second.
+        """
+        name, arguments = instruction
+        if name not in ("add", "sub"):
+            return ""
+        left, right = arguments
+        kind = self._type(self.wide)
+        if right in products:
+            a, b = (values[factor] for factor in products[right])
+            c = values[left]
+            a = self._set(f"fneg {kind} {a}") if name == "sub" else a
+        elif left in products:
+            a, b = (values[factor] for factor in products[left])
+            c = values[right]
+            c = self._set(f"fneg {kind} {c}") if name == "sub" else c
+        else:
+            return ""
+        return self._call("fused", a, b, c)
+
+    def _call(self, name: str, *given: str) -> str:
+        kind = self._type(self.wide)
+        arguments = ", ".join(f"{kind} {value}" for value in given)
+        return self._set(f"call {kind} @{intrinsic(name, self.wide, self.width)}({arguments})")
 
     def _type(self, element: str) -> str:
         return f"<{self.width} x {element}>" if self.width > 1 else element
@@ -185,6 +215,23 @@ class Body:
         return bits
 
 
+Products = dict[int, tuple[int, ...]]
+"""The numbers of multiplications, with the numbers of their factors."""
+
+
+def fusible(program: Program) -> Products:
+    """The products that one sum alone needs: worked out with it, they cost nothing."""
+    uses = Counter(program.outputs)
+    for name, arguments in program.instructions:
+        if name not in ("input", "slot"):
+            uses.update(arguments)
+    return {
+        number: arguments
+        for number, (name, arguments) in enumerate(program.instructions)
+        if name == "mul" and uses[number] == 1
+    }
+
+
 def intrinsic(name: str, element: str, width: int) -> str:
     """The name of an LLVM intrinsic for such values."""
     return f"{INTRINSICS[name]}.{f'v{width}' if width > 1 else ''}{SHORT[element]}"
@@ -246,7 +293,7 @@ def squares(layout: Layout) -> str:
     many, one = f"<{WIDTH} x double>", "double"
     return "\n".join(
         [
-            f"declare double @llvm.vector.reduce.fadd.v{WIDTH}f64(double, {many})",
+            f"declare double @{REDUCE}(double, {many})",
             _walk(layout.columns, backwards=True),
             _field(1, "base1", pointer=True),
             _field(layout.columns, "length"),
@@ -259,7 +306,7 @@ def squares(layout: Layout) -> str:
             "vector:",
             *_squared(dtype, WIDTH, many),
             f"  %nextv = add nuw nsw i64 %atv, {WIDTH}\n  br label %vectors",
-            f"joined:\n  %all = call reassoc double @llvm.vector.reduce.fadd.v{WIDTH}f64(double 0.0, {many} %sumv)",
+            f"joined:\n  %all = call reassoc double @{REDUCE}(double 0.0, {many} %sumv)",
             "  br label %singles",
             "singles:\n  %ats = phi i64 [%whole, %joined], [%nexts, %single]",
             "  %sums = phi double [%all, %joined], [%addeds, %single]",
@@ -318,7 +365,7 @@ def _declarations(wide: str) -> list[str]:
     for width in (1, WIDTH):
         kind = f"<{width} x {wide}>" if width > 1 else wide
         for name in INTRINSICS:
-            arguments = f"{kind}, {kind}" if name == "maximum" else kind
+            arguments = ", ".join([kind] * OPERANDS.get(name, 1))
             lines.append(f"declare {kind} @{intrinsic(name, wide, width)}({arguments})")
     return lines
 
