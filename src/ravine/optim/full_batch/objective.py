@@ -1,5 +1,6 @@
 """The function being minimized, as a function of one flat vector, with its derivatives and their count."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -94,8 +95,8 @@ class Objective:
         with torch.enable_grad():
             leaves = self.structure.leaves(x)
             value, gradient = self._differentiate(leaves, create_graph=False)
-        found = float(value)
-        if self.best is None or found < self.best[1]:
+        found = value.item()
+        if found < (math.inf if self.best is None else self.best[1]):
             self.best = (x, found, gradient)
         return found, gradient
 

@@ -1,0 +1,47 @@
+"""What a step tells about the curvature, and when it can be believed."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Pair(NamedTuple):
+    """A step and the change of the gradient along it, with positive curvature s'y."""
+
+    s: Tensor
+    y: Tensor
+    sy: float
+    yy: float
+
+    @property
+    def scale(self) -> float:
+        """The inverse curvature s'y / y'y."""
+        return self.sy / self.yy
+
+
+def observe(s: Tensor, y: Tensor, bs: Tensor | None = None) -> Pair | None:
+    """The pair of a step and its change of the gradient.
+
+    Curvature counts as positive where the angle between s and y is below 90 degrees by more than rounding: a
+    threshold on s'y itself would depend on the units of f and x.
+
+    Args:
+        s: the step, (n,).
+        y: the change, (n,).
+        bs: the product of the present Hessian approximation with s, (n,). Where the curvature is not
+            positive, y is moved towards it until it is (Powell 1978).
+
+    Returns:
+        None where there is no positive curvature and no `bs` to repair it.
+    """
+    sy, ss, yy = torch.stack([torch.dot(s, y), torch.dot(s, s), torch.dot(y, y)]).tolist()
+    if sy > torch.finfo(s.dtype).eps * math.sqrt(ss) * math.sqrt(yy) and 0 < sy / yy < math.inf:
+        return Pair(s, y, sy, yy)
+    curvature = 0.0 if bs is None else torch.dot(s, bs).item()
+    if not curvature > 0 or bs is None:
+        return None
+    # A fifth of the curvature that was expected (Nocedal and Wright, procedure 18.2).
+    theta = 0.8 * curvature / (curvature - sy)
+    return observe(s, torch.lerp(bs, y, theta))

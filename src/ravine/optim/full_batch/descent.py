@@ -1,0 +1,60 @@
+"""What methods with a line search share: the scale of the first step, one search, and how they end."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .line_search import ROUNDINGS, Found, Line, LineSearch, Outcome, Point, Wolfe
+from .method import Iterate
+from .objective import Objective
+from .result import Reason
+
+_ENDINGS = {
+    Outcome.NOT_FINITE: Reason.NOT_FINITE,
+    Outcome.UNBOUNDED: Reason.UNBOUNDED,
+    Outcome.FAILED: Reason.LINE_SEARCH,
+}
+
+
+def first_scale(start: Iterate) -> float:
+    """The length of the first step along minus the gradient, as a multiple of it: 2 |f| / |g|^2.
+
+    Where f is a parabola that falls to zero along the gradient, its minimum is there. The length follows the
+    units of f and x, so that a problem in other units is solved by the same steps. A constant added to f
+    makes it too long, which costs the line search a few trials.
+    """
+    norm = torch.linalg.vector_norm(start.gradient).item()
+    scale = 2 * abs(start.value) / norm / norm if norm > 0 else 0.0
+    if 0 < scale < math.inf:
+        return scale
+    return 1 / norm if 0 < norm < math.inf else 1.0
+
+
+def search(
+    how: LineSearch,
+    wolfe: Wolfe,
+    objective: Objective,
+    current: Iterate,
+    direction: Tensor,
+    first: float = 1.0,
+) -> Found:
+    """Search along `direction`, (n,), from `current`; `FAILED`, without an evaluation, if it leads uphill."""
+    slope = torch.dot(current.gradient, direction).item()
+    start = Point(0.0, current.value, slope, current.x, current.gradient)
+    if not -math.inf < slope < 0:
+        return Found(Outcome.FAILED, start)
+    return how(Line(objective, start, direction), first, wolfe)
+
+
+def ending(found: Found, current: Iterate) -> Reason:
+    """Why a method ends whose line search found nothing better than `current`."""
+    if found.outcome is Outcome.FAILED and within_rounding(found, current):
+        return Reason.PRECISION
+    return _ENDINGS[found.outcome]
+
+
+def within_rounding(found: Found, current: Iterate) -> bool:
+    """Whether what is left to gain (of a quadratic: half of what the slope promises) is below rounding."""
+    gain = -found.point.slope / 2
+    return 0 <= gain <= ROUNDINGS * torch.finfo(current.x.dtype).eps * abs(current.value)

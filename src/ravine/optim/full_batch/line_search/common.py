@@ -1,0 +1,151 @@
+"""A function along a line, what a line search finds there, and the conditions it looks for."""
+
+import math
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from ..objective import Objective
+
+SHRINK = 0.1
+"""Towards the best point, from a trial that was not finite: this much of the distance remains."""
+FARTHEST = 1e20
+"""As many times the first trial: a function that still falls there as steeply is taken as unbounded."""
+ROUNDINGS = 8
+"""Differences between values below this many roundings of the value carry no information."""
+
+
+class Side(NamedTuple):
+    """One end of an interval, as far as interpolation is concerned."""
+
+    alpha: float
+    value: float
+    slope: float
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """phi(alpha) = f(x + alpha d) and its derivative, with the full point and gradient behind them."""
+
+    alpha: float
+    value: float
+    slope: float
+    x: Tensor
+    gradient: Tensor
+
+    @property
+    def finite(self) -> bool:
+        """Whether the value and the slope are."""
+        return math.isfinite(self.value) and math.isfinite(self.slope)
+
+    def side(self, tilt: float = 0.0) -> Side:
+        """This point of phi(alpha) - tilt alpha."""
+        return Side(self.alpha, self.value - tilt * self.alpha, self.slope - tilt)
+
+
+class Outcome(Enum):
+    """How a line search ended."""
+
+    WOLFE = auto()
+    IMPROVED = auto()
+    FAILED = auto()
+    NOT_FINITE = auto()
+    UNBOUNDED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a line search found: the point is the start of the line where there is nothing better."""
+
+    outcome: Outcome
+    point: Point
+
+
+class Line:
+    """phi(alpha) = f(x + alpha d) from a point whose value and gradient are known.
+
+    Attributes:
+        start: phi(0).
+        noise: the rounding of values around the start.
+    """
+
+    def __init__(self, objective: Objective, start: Point, direction: Tensor) -> None:
+        """`direction`: (n,); `start.slope` is its product with the gradient."""
+        self._objective = objective
+        self._direction = direction
+        self.start = start
+        self.noise = ROUNDINGS * torch.finfo(direction.dtype).eps * abs(start.value)
+
+    def at(self, alpha: float) -> Point:
+        """The function and its derivative at `alpha`: one evaluation."""
+        x = torch.add(self.start.x, self._direction, alpha=alpha)
+        value, gradient = self._objective.value_and_gradient(x)
+        return Point(alpha, value, torch.dot(gradient, self._direction).item(), x, gradient)
+
+
+@dataclass(frozen=True, slots=True)
+class Wolfe:
+    """The strong Wolfe conditions, and what replaces the first where values are equal but for rounding.
+
+    Attributes:
+        c1: phi(alpha) <= phi(0) + c1 alpha phi'(0).
+        c2: |phi'(alpha)| <= c2 |phi'(0)|; 0 < c1 < c2 < 1.
+    """
+
+    c1: float = 1e-4
+    c2: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not 0 < self.c1 < self.c2 < 1:
+            raise ValueError(f"Invalid c1, c2: {self.c1}, {self.c2}; they must keep 0 < c1 < c2 < 1")
+
+    def decreased(self, line: Line, point: Point) -> bool:
+        """The first condition: enough was gained."""
+        return point.value <= line.start.value + self.c1 * point.alpha * line.start.slope
+
+    def accepts(self, line: Line, point: Point) -> bool:
+        """Both conditions, or the approximate ones (Hager and Zhang 2005, eq. 4 and 27) within rounding."""
+        slope = line.start.slope
+        if not abs(point.slope) <= -self.c2 * slope:
+            return False
+        if self.decreased(line, point):
+            return True
+        return point.value <= line.start.value + line.noise and point.slope <= (2 * self.c1 - 1) * slope
+
+
+class LineSearch(Protocol):
+    """Looks along a line for a point that satisfies the Wolfe conditions."""
+
+    def __call__(self, line: Line, first: float, wolfe: Wolfe, longest: float = math.inf) -> Found:
+        """Start at alpha = `first` and go no farther than `longest`."""
+        ...
+
+
+def finish(line: Line, best: Point) -> Found:
+    """What to return when no point satisfies the conditions: the best one if it is better than the start."""
+    improved = best.value < line.start.value
+    return Found(Outcome.IMPROVED if improved else Outcome.FAILED, best if improved else line.start)
+
+
+def cubic_minimum(a: Side, b: Side) -> float:
+    """Where the cubic through both values and slopes has its minimum; nan if it has none."""
+    width = b.alpha - a.alpha
+    theta = 3 * (a.value - b.value) / width + a.slope + b.slope
+    scale = max(abs(theta), abs(a.slope), abs(b.slope))
+    if scale == 0 or not math.isfinite(scale):
+        return math.nan
+    inside = (theta / scale) ** 2 - (a.slope / scale) * (b.slope / scale)
+    if inside < 0:
+        return math.nan
+    gamma = math.copysign(scale * math.sqrt(inside), width)
+    denominator = b.slope - a.slope + 2 * gamma
+    return b.alpha - width * (b.slope + gamma - theta) / denominator if denominator else math.nan
+
+
+def secant(a: Side, b: Side) -> float:
+    """Where the line through both slopes is zero; nan if it is nowhere."""
+    difference = b.slope - a.slope
+    return b.alpha - b.slope * (b.alpha - a.alpha) / difference if difference else math.nan

@@ -1,0 +1,200 @@
+"""`minimize`: one call for every full-batch method."""
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+
+import torch
+
+from ...errors import nearest
+from .bfgs import BFGS
+from .gradient_descent import GradientDescent
+from .lbfgs import LBFGS
+from .line_search import Wolfe
+from .method import Iterate, Method
+from .newton import Newton
+from .newton_cg import NewtonCG
+from .objective import Budget, Objective
+from .result import Reason, Result
+from .saddle_free import SaddleFreeNewton
+from .stopping import Stopping
+from .trust_exact import TrustExact
+
+METHODS: dict[str, Callable[..., Method]] = {
+    "lbfgs": LBFGS,
+    "bfgs": BFGS,
+    "newton": Newton,
+    "newton-cg": NewtonCG,
+    "trust-exact": TrustExact,
+    "saddle-free-newton": SaddleFreeNewton,
+    "gd": GradientDescent,
+}
+
+MAXFUN = 15_000
+
+
+def minimize(
+    f: Callable[..., Any],
+    x0: Any,
+    method: str = "lbfgs",
+    *,
+    jac: Callable[..., Any] | bool | None = None,
+    tol: float | None = None,
+    callback: Callable[..., Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+) -> Result:
+    """A local minimum of a smooth scalar function, with gradients by autograd.
+
+    What f raises, and an interrupt from the keyboard, passes through; a module's parameters are left at the
+    best point by then, and a callback has seen every iterate.
+
+    Args:
+        f: of one tensor, where x0 is a tensor, an array, a number or a list of numbers; of several, where x0
+            is a tuple of tensors; of a dict or a list of tensors, nested as x0 is; of nothing, where x0 is a
+            module: then its parameters that require gradients are changed, and end at the best point.
+        x0: the start. It is not changed, unless it is a module.
+        method: "lbfgs" (the default; many variables), "bfgs" (up to some thousand), "newton", "trust-exact",
+            "saddle-free-newton" (exact Hessians, up to some thousand), "newton-cg" (products with the
+            Hessian), or "gd".
+        jac: the gradient: None by autograd; a function with the arguments of f that returns it in the
+            structure of x0; True if f returns (value, gradient).
+        tol: short for the option `gtol`.
+        callback: called after each iteration, with a `Result` as keyword `intermediate_result` if its
+            parameter is called so, else with x; it raises StopIteration to stop.
+        options: of the stopping rules: `gtol`, `grtol`, `xtol`, `ftol`, `maxiter` (see `Stopping`); `maxfun`,
+            the most evaluations (15000); `return_path`, whether the result has the path; and those of the
+            method (its class' fields; `c1` and `c2` for its line search).
+        dtype: of x. None: float64 on the CPU, else as in x0; a module keeps its own.
+
+    Raises:
+        ValueError: an unknown method or option, or a value out of range; x0 without parameters, or complex;
+            f that returns no scalar, or one that autograd cannot follow to x.
+    """
+    chosen = {"gtol": tol, **(options or {})}
+    maxfun = chosen.pop("maxfun", MAXFUN)
+    keep_path = chosen.pop("return_path", False)
+    rules = [field.name for field in fields(Stopping) if field.name in chosen]
+    stopping = Stopping(**{name: chosen.pop(name) for name in rules})
+    walker = _method(method, chosen)
+    objective = Objective(f, x0, jac=jac, dtype=dtype, max_evaluations=maxfun)
+    run = _Run(objective, stopping, callback, keep_path)
+    try:
+        run.go(walker)
+    finally:
+        run.settle()
+    return run.result()
+
+
+def _method(name: str, options: dict[str, Any]) -> Method:
+    if name not in METHODS:
+        raise ValueError(f"Invalid method: {name!r}{nearest(name, METHODS)}")
+    made = METHODS[name]
+    valid = [parameter for parameter in inspect.signature(made).parameters if parameter != "wolfe"]
+    conditions = {}
+    if len(valid) < len(inspect.signature(made).parameters):
+        conditions = {key: options.pop(key) for key in ("c1", "c2") if key in options}
+        valid += ["c1", "c2"]
+    for option in options:
+        if option not in valid:
+            every = [*valid, *(field.name for field in fields(Stopping)), "maxfun", "return_path"]
+            raise ValueError(f"the method {name!r} has no option {option!r}{nearest(option, every)}")
+    return made(**options, **({"wolfe": Wolfe(**conditions)} if conditions else {}))
+
+
+class _Run:
+    """One minimization under way."""
+
+    def __init__(
+        self, objective: Objective, stopping: Stopping, callback: Callable[..., Any] | None, keep_path: bool
+    ) -> None:
+        self.objective, self.stopping, self.callback = objective, stopping, callback
+        self.path: list[Iterate] | None = [] if keep_path else None
+        self.current: Iterate | None = None
+        self.reason: Reason | None = None
+
+    def go(self, method: Method) -> None:
+        """From x0 until there is a reason to stop."""
+        try:
+            start = Iterate(self.objective.x0, *self.objective.value_and_gradient(self.objective.x0))
+            self.reason = self._arrive(start)
+            if self.reason is None:
+                self.reason = self._walk(method, start)
+        except Budget:
+            self.reason = Reason.EVALUATIONS
+
+    def _walk(self, method: Method, start: Iterate) -> Reason:
+        steps = method.run(self.objective, start)
+        while True:
+            try:
+                iterate = next(steps)
+            except StopIteration as end:
+                reason: Reason = end.value
+                return reason
+            reason_to_stop = self._arrive(iterate)
+            if reason_to_stop is not None:
+                return reason_to_stop
+
+    def _arrive(self, iterate: Iterate) -> Reason | None:
+        previous, self.current = self.current, iterate
+        if self.path is not None:
+            self.path.append(iterate)
+        reason = self.stopping.reason(previous, iterate)
+        if (
+            self.callback is not None
+            and previous is not None
+            and not _told(self.callback, self._result(iterate))
+        ):
+            return reason or Reason.CALLBACK
+        return reason
+
+    def settle(self) -> None:
+        """Leave a module at the best point, however the run ended."""
+        best = self._best()
+        self.objective.restore(self.objective.x0 if best is None else best.x)
+
+    def _best(self) -> Iterate | None:
+        """Where it converged, or, if it did not, the lowest point that was evaluated."""
+        current, lowest = self.current, self.objective.best
+        converged = self.reason is not None and (self.reason.success or self.reason is Reason.CALLBACK)
+        if lowest is None or current is None or converged or current.value <= lowest[1]:
+            return current
+        return Iterate(*lowest, nit=current.nit)
+
+    def result(self) -> Result:
+        """What was found."""
+        best = self._best()
+        if best is None:
+            # Not even one evaluation was allowed.
+            x = self.objective.x0
+            best = Iterate(x, math.nan, torch.full_like(x, math.nan))
+        return self._result(best)
+
+    def _result(self, iterate: Iterate) -> Result:
+        objective = self.objective
+        # Copies, because what a caller does to them must not reach the method's own vectors.
+        return Result(
+            x=objective.unflatten(iterate.x.clone()),
+            fun=iterate.value,
+            jac=objective.unflatten(iterate.gradient.clone()),
+            nfev=objective.nfev,
+            njev=objective.njev,
+            nhev=objective.nhev,
+            nit=iterate.nit,
+            reason=self.reason,
+            path=self.path,
+        )
+
+
+def _told(callback: Callable[..., Any], result: Result) -> bool:
+    """Call it as SciPy does; False where it asks to stop."""
+    try:
+        if "intermediate_result" in inspect.signature(callback).parameters:
+            callback(intermediate_result=result)
+        else:
+            callback(result.x)
+    except StopIteration:
+        return False
+    return True
