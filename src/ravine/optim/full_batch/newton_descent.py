@@ -10,7 +10,7 @@ from .line_search import Outcome, Wolfe, more_thuente
 from .method import Iterate, Steps
 from .objective import Objective
 from .result import Reason
-from .trust_region import within_rounding
+from .trust_region import halved, within_rounding
 
 
 def walk_along(
@@ -34,10 +34,13 @@ def walk_along(
         if isinstance(direction, Reason):
             return direction
         found = search(more_thuente, wolfe, objective, current, direction)
-        if found.outcome not in (Outcome.WOLFE, Outcome.IMPROVED):
-            # A quadratic with this step to its minimum falls by half of what the slope promises.
-            gain = -0.5 * float(torch.dot(current.gradient, direction))
-            return Reason.PRECISION if within_rounding(gain, current) else ending(found, current)
         point = found.point
-        current = Iterate(point.x, point.value, point.gradient, current.nit + 1, point.alpha)
+        reached = Iterate(point.x, point.value, point.gradient, current.nit + 1, point.alpha)
+        # A quadratic with this step to its minimum falls by half of what the slope promises.
+        gain = -0.5 * float(torch.dot(current.gradient, direction))
+        if within_rounding(gain, current) and not halved(current, reached):
+            return Reason.PRECISION
+        if found.outcome not in (Outcome.WOLFE, Outcome.IMPROVED):
+            return ending(found, current)
+        current = reached
         yield current

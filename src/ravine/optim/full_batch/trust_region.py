@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .damping import magnitude
-from .line_search.common import ROUNDINGS
+from .line_search.common import FARTHEST, ROUNDINGS
 from .method import Iterate, Steps
 from .objective import Objective
 from .result import Reason
@@ -26,35 +26,39 @@ def walk(objective: Objective, start: Iterate, make_model: Callable[[Tensor, Ten
     are tried with the same model until that ends (Dennis and Schnabel 1983, section 6.4.3), and the first
     radius is the length of the model's own step: wrong guesses cost values only.
     """
-    current, radius = start, 0.0
-    while True:
+    current, radius, farthest = start, 0.0, math.inf
+    while radius <= farthest:
         hessian = objective.hessian(current.x)
         if not math.isfinite(magnitude(hessian)):
             return Reason.NOT_FINITE
         model = make_model(current.gradient, hessian)
         if current.nit == start.nit:
             radius = _first_radius(model, current.x)
-        found = _advance(objective, current, model, radius)
+            farthest = FARTHEST * radius
+        found = _advance(objective, current, model, radius, farthest)
         if isinstance(found, Reason):
             return found
         current, radius = found
         yield current
+    return Reason.UNBOUNDED
 
 
 def _first_radius(model: Model, x: Tensor) -> float:
-    if math.isfinite(model.natural_radius):
+    if 0.0 < model.natural_radius < math.inf:
         return model.natural_radius
     return max(float(torch.linalg.vector_norm(x)), 1.0)
 
 
 def _advance(
-    objective: Objective, current: Iterate, model: Model, radius: float
+    objective: Objective, current: Iterate, model: Model, radius: float, farthest: float
 ) -> tuple[Iterate, float] | Reason:
     """The next iterate and the radius to go on with; a reason where no step leads further down."""
     best: tuple[Iterate, float] | None = None
     while True:
         proposal = model.solve(radius)
         length = float(torch.linalg.vector_norm(proposal.step))
+        if not math.isfinite(length):
+            return Reason.NOT_FINITE
         x = current.x + proposal.step
         if torch.equal(x, current.x):
             return Reason.PRECISION if within_rounding(model.gain, current) else Reason.LINE_SEARCH
@@ -71,7 +75,7 @@ def _advance(
             return trial, _SHRINK * length
         elif share < _GOOD or not proposal.on_boundary:
             return trial, radius
-        elif share < _EXCELLENT or value == -math.inf:
+        elif share < _EXCELLENT or value == -math.inf or radius > farthest:
             return trial, _GROW * radius
         else:
             best, radius = (trial, radius), _GROW * radius
@@ -80,18 +84,22 @@ def _advance(
 def _share(current: Iterate, trial: Iterate, proposal: ModelStep) -> float:
     """The share of the predicted fall that came true; −∞ where the trial is not finite, unless it is −∞.
 
-    Where the prediction is below the rounding of the value, the gradient is asked instead: it is right to
-    more digits, and has to become smaller by half.
+    Where the prediction is below the rounding of the value, the gradient is asked instead.
     """
     if trial.value == -math.inf:
         return math.inf
     if not (math.isfinite(trial.value) and bool(torch.isfinite(trial.gradient).all())):
         return -math.inf
     if within_rounding(proposal.reduction, current):
-        return 1.0 if trial.largest() <= 0.5 * current.largest() else -math.inf
+        return 1.0 if halved(current, trial) else -math.inf
     return (current.value - trial.value) / proposal.reduction
 
 
 def within_rounding(difference: float, current: Iterate) -> bool:
     """Whether a difference between values is below what rounding makes of the value."""
     return difference <= ROUNDINGS * torch.finfo(current.x.dtype).eps * abs(current.value)
+
+
+def halved(current: Iterate, trial: Iterate) -> bool:
+    """Whether a step was worth it though the value cannot tell: the gradient is right to more digits."""
+    return trial.largest() <= 0.5 * current.largest()

@@ -1,7 +1,8 @@
-"""One function a figure: each takes a run (`ravine.show.run.read_run`) and returns a Plotly figure."""
+"""One function a figure: most take a run (`ravine.show.run.read_run`), all return a Plotly figure."""
 
 from .classes import class_balance, class_scores, confusion_matrix
 from .curves import gap, loss_curves, metric_curves
+from .local_model import local_model
 from .pictures import worst_mistakes
 from .range_test import range_test
 from .reliability import calibration
@@ -15,6 +16,7 @@ __all__ = [
     "confusion_matrix",
     "gap",
     "gradient_norm",
+    "local_model",
     "loss_by_position",
     "loss_curves",
     "metric_curves",
