@@ -4,6 +4,7 @@ import pytest
 import torch
 from walking import rosenbrock, rotated_quadratic, saddle, walk
 
+from ravine.optim.full_batch.minimize import minimize
 from ravine.optim.full_batch.newton import Newton, newton_step
 from ravine.optim.full_batch.newton_cg import NewtonCG
 from ravine.optim.full_batch.objective import Objective
@@ -69,6 +70,16 @@ def test_convergence_is_quadratic():
     ]
     assert orders[-2] > 1.7 or orders[-1] > 1.7
     assert len(path) <= 8
+
+
+def test_the_plain_form_is_an_option_of_minimize():
+    f, minimum, _ = rotated_quadratic(12, 1e4)
+    found = minimize(f, torch.zeros(12), method="newton", options={"plain": True})
+    torch.testing.assert_close(found.x, minimum, rtol=0, atol=1e-9)
+    assert (found.success, found.nit, found.nfev, found.nhev) == (True, 1, 2, 1)
+    refused = minimize(lambda x: x.sum(), torch.zeros(2), method="newton", options={"plain": True})
+    assert not refused.success
+    assert "singular" in refused.message
 
 
 # Saddles (C3, C20)
@@ -147,6 +158,49 @@ def test_second_derivatives_against_differences(f):
         column = (ahead - behind) / (2 * width)
         torch.testing.assert_close(hessian[:, axis], column, rtol=1e-7, atol=1e-7)
         torch.testing.assert_close(objective.hessian_product(x)(unit), hessian[:, axis])
+
+
+def test_a_hessian_of_many_rows_against_torch():
+    loss, _ = softmax_regression(features=35)  # of 105 weights: more than are differentiated together
+    x = torch.randn(105, dtype=F64, generator=torch.Generator().manual_seed(5))
+    objective = Objective(loss, x)
+    hessian = objective.hessian(x)
+    torch.testing.assert_close(hessian, torch.autograd.functional.hessian(loss, x))
+    torch.testing.assert_close(hessian, hessian.T, rtol=0, atol=0)
+    assert objective.nhev == 1
+
+
+class _Square(torch.autograd.Function):
+    """A derivative that leaves torch for plain numbers, so that no two can be computed at once."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.square()
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return torch.tensor(grad.tolist(), dtype=x.dtype) * 2.0 * x
+
+
+class _Cube(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return grad * 3.0 * _Square.apply(x)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_derivatives_that_cannot_be_batched_are_computed_one_by_one():
+    x = torch.tensor([1.0, -2.0, 0.5], dtype=F64)
+    hessian = Objective(lambda x: _Cube.apply(x).sum(), x).hessian(x)
+    torch.testing.assert_close(hessian, torch.diag(6.0 * x))
 
 
 def test_by_products_the_minimum_is_the_same():

@@ -9,6 +9,10 @@ from torch import Tensor
 
 from .structure import Structure
 
+# Rows of a Hessian computed together. All at once, what lies between would fill n copies of the activations
+# and leave the caches: 32 s in place of 3.4 s for an MLP of 1,810 parameters, with 8 to 32 rows alike.
+_TOGETHER = 32
+
 
 class Budget(Exception):  # noqa: N818 - an end that was agreed on, no error
     """The budget of evaluations is used up."""
@@ -112,7 +116,7 @@ class Objective:
             _, gradient = self._differentiate(leaves, create_graph=True)
             if not gradient.requires_grad:
                 return self._without_curvature(x.new_zeros(self.n, self.n))
-            rows = _rows(gradient, leaves, torch.eye(self.n, dtype=x.dtype, device=x.device))
+            rows = _rows(gradient, leaves)
         return (rows + rows.T) / 2
 
     def hessian_vector(self, x: Tensor, v: Tensor) -> Tensor:
@@ -207,11 +211,20 @@ def _flat(gradients: Sequence[Tensor]) -> Tensor:
     return dense[0].reshape(-1) if len(dense) == 1 else torch.cat([part.reshape(-1) for part in dense])
 
 
-def _rows(gradient: Tensor, leaves: Sequence[Tensor], basis: Tensor) -> Tensor:
-    """Derivatives of `gradient`, a row for each of `basis`: at once where every operation can be batched."""
+def _rows(gradient: Tensor, leaves: Sequence[Tensor]) -> Tensor:
+    """Derivatives of each entry of `gradient`: many at once where every operation can be batched."""
+    n = gradient.numel()
     try:
-        parts = _gradients(gradient, leaves, grad_outputs=basis, is_grads_batched=True, retain_graph=True)
-        return torch.cat([part.reshape(len(basis), -1) for part in parts], dim=1)
+        return torch.cat([_block(gradient, leaves, first) for first in range(0, n, _TOGETHER)])
     except RuntimeError:
+        basis = torch.eye(n, dtype=gradient.dtype, device=gradient.device)
         rows = [_flat(_gradients(gradient, leaves, grad_outputs=row, retain_graph=True)) for row in basis]
         return torch.stack(rows)
+
+
+def _block(gradient: Tensor, leaves: Sequence[Tensor], first: int) -> Tensor:
+    n = gradient.numel()
+    basis = gradient.new_zeros(min(_TOGETHER, n - first), n)
+    basis.diagonal(first).fill_(1.0)
+    parts = _gradients(gradient, leaves, grad_outputs=basis, is_grads_batched=True, retain_graph=True)
+    return torch.cat([part.reshape(len(basis), -1) for part in parts], dim=1)
