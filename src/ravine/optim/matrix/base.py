@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import rules
 from ..base import RuleOptimizer
-from ..kernels.surroundings import Surroundings
+from ..kernels.surroundings import Surroundings, given
 from ..optimizers.decay import decoupled
 from ..options import Group, as_number, number
 from ..rule import Rule
@@ -55,6 +55,12 @@ class MatrixOptimizer(RuleOptimizer):
                 f"{type(self).__name__} takes no hyperparameter of one value a member, so a Tensor must be "
                 "1-element: it works on a parameter as one matrix"
             )
+
+    def _around(self, group: Group, lr: Any, scale: Any, *, first: bool, fresh: bool) -> Surroundings:
+        # What is zero is left out: it would cost passes over the gradients, and complex ones have no sign.
+        around = super()._around(group, lr, scale, first=first, fresh=fresh)
+        structure = around.structure()
+        return given(structure, around.numbers(structure))
 
     @abstractmethod
     def direct(self, group: Group, batch: Batch) -> Sequence[Tensor]:
