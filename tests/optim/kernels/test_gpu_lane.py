@@ -268,11 +268,22 @@ def test_random_bits_follow_step_counts_on_the_device(interpreted):
     torch.testing.assert_close(*results, rtol=0, atol=0)
 
 
+def uploads(monkeypatch):
+    """The shapes of what is sent to the GPU, as it is sent."""
+    shapes = []
+    plain = gpu.upload
+
+    def upload(array, device, pinned=None):
+        shapes.append(array.shape)
+        return plain(array, device, pinned)
+
+    monkeypatch.setattr(gpu, "upload", upload)
+    return shapes
+
+
 def test_nothing_is_sent_twice(interpreted, monkeypatch):
     """Only what has changed since the last step is copied to the GPU."""
-    sent = []
-    plain = gpu.upload
-    monkeypatch.setattr(gpu, "upload", lambda array, device: sent.append(array.shape) or plain(array, device))
+    sent = uploads(monkeypatch)
     params = [torch.ones(size, requires_grad=True) for size in (3, CHUNK + 1)]
     for parameter in params:
         parameter.grad = torch.ones_like(parameter)
@@ -295,21 +306,19 @@ def test_a_graph_and_the_steps_around_it_send_their_own(interpreted, monkeypatch
     """A replay repeats the graph's copies: what is outside of it must not rely on them, nor change them."""
     parameter = torch.ones(3, requires_grad=True)
     parameter.grad = torch.ones(3)
-    optimizer = ravine.optim.SGD([parameter], lr=0.5, engine="gpu")
+    optimizer = ravine.optim.SGD([parameter], lr=0.5, engine="gpu", clip_norm=100.0)
     optimizer.step()
-    sent = []
-    plain = gpu.upload
-    monkeypatch.setattr(gpu, "upload", lambda array, device: sent.append(array.shape) or plain(array, device))
+    sent = uploads(monkeypatch)
     inside = pytest.MonkeyPatch()
     inside.setattr(gpu, "capturing", lambda device: True)
     kept = len(gpu._captured)
     optimizer.step()
     inside.undo()
-    assert sent == [(1, 2), (1, 1)]
+    assert sent == [(1, 2), (1, 2)]  # addresses, before the norm; scalars
     assert len(gpu._captured) > kept
     del gpu._captured[kept:]
     sent.clear()
-    for expected in ([(1, 2), (1, 1)], []):
+    for expected in ([(1, 2), (1, 2)], []):
         optimizer.step()
         assert sent == expected
         sent.clear()

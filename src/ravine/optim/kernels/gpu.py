@@ -52,7 +52,8 @@ class GpuLane(Lane):
         self.sent: Array | None = None
         self.addressed: tuple[Tensor, Tensor] | None = None
         self.by_set: Tensor | None = None
-        self.in_graph = False
+        self.reserve: dict[str, Tensor] = {}
+        self.in_graph = self.looked = False
         with self._on_device():
             if capturing(device):
                 raise RuntimeError(
@@ -118,6 +119,7 @@ class GpuLane(Lane):
                 addresses, scalars = self._addresses(), self._scalars()
                 self.kernel[(rows,)](self.rows, addresses, scalars, self.keys)
         self.late.clear()
+        self.looked = False
 
     def _on_device(self) -> contextlib.AbstractContextManager[Any]:
         if self.device.type == "cuda":
@@ -125,25 +127,35 @@ class GpuLane(Lane):
         return contextlib.nullcontext()
 
     def _look(self) -> None:
-        """In a graph, and in the first step after it, whatever was uploaded belongs to others."""
+        """Once a step. In a graph, and in the first step after it, what was sent before is another's."""
+        if self.looked:
+            return
         inside = capturing(self.device)
         if inside or self.in_graph:
             self.addresses = self.sent = None
         if inside and not self.in_graph:
             _captured.append(self)
-        self.in_graph = inside
+        self.in_graph, self.looked = inside, True
+
+    def _send(self, name: str, array: Array) -> Tensor:
+        """Upload what changes; in a graph from memory pinned before, which older torch cannot do in there."""
+        if capturing(self.device):
+            return upload(array, self.device, self.reserve.pop(name, None))
+        if self.device.type == "cuda" and name not in self.reserve:
+            self.reserve[name] = torch.empty_like(torch.from_numpy(array), pin_memory=True)
+        return upload(array, self.device)
 
     def _addresses(self) -> Tensor:
         if self.addresses is None or self.table.moved:
             known = self.table.known
             columns = [np.array(known[column], dtype=np.uint64) for column in range(self.layout.columns)]
-            self.addresses = upload(np.stack(columns, axis=1).astype(np.int64), self.device)
+            self.addresses = self._send("addresses", np.stack(columns, axis=1).astype(np.int64))
             self.table.moved.clear()
         return self.addresses
 
     def _scalars(self) -> Tensor:
         if self.sent is None or not np.array_equal(self.host, self.sent, equal_nan=True):
-            self.scalars = upload(self.host, self.device)
+            self.scalars = self._send("scalars", self.host)
             self.sent = self.host.copy()
         for sets, slot, value in self.late:
             self.scalars[sets, slot].copy_(value, non_blocking=True)
@@ -166,15 +178,21 @@ def capturing(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
-def upload(array: Array, device: torch.device) -> Tensor:
-    """A new tensor with the array's present values; on a GPU it is theirs when the stream comes to it."""
+def upload(array: Array, device: torch.device, pinned: Tensor | None = None) -> Tensor:
+    """A new tensor with the array's present values; on a GPU it is theirs when the stream comes to it.
+
+    Args:
+        array: which may be changed at once.
+        device: where the tensor is to be.
+        pinned: memory to copy from, of the array's shape and dtype; None: new.
+    """
     source = torch.from_numpy(array)
     if device.type != "cuda":
         return source.clone()
-    source = source.pin_memory()
+    pinned = source.pin_memory() if pinned is None else pinned.copy_(source)
     if capturing(device):
-        _captured.append(source)
-    return source.to(device, non_blocking=True)
+        _captured.append(pinned)
+    return pinned.to(device, non_blocking=True)
 
 
 def by_set(sets: Array, count: int) -> Array:
