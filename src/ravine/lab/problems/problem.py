@@ -70,11 +70,14 @@ class LeastSquares:
 
     def reached(self, value: float) -> Minimum | None:
         """The known minimum whose value this is, to the six digits that are published; else None."""
-        floor = _ZERO * min(1.0, float(self(self.x0())))
         for minimum in (*self.minima, *self.others):
-            if abs(value - minimum.value) <= _DIGITS * minimum.value + floor:
+            if abs(value - minimum.value) <= self.slack(minimum):
                 return minimum
         return None
+
+    def slack(self, minimum: Minimum) -> float:
+        """How far a value may be from this minimum and still count as it."""
+        return _DIGITS * minimum.value + _ZERO * min(1.0, float(self(self.x0())))
 
 
 def minima(*values: float) -> tuple[Minimum, ...]:
