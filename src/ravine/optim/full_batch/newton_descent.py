@@ -10,7 +10,7 @@ from .line_search import Outcome, Wolfe, more_thuente
 from .method import Iterate, Steps
 from .objective import Objective
 from .result import Reason
-from .trust_region import halved, within_rounding
+from .trust_region import halved, negligible
 
 
 def walk_along(
@@ -38,7 +38,7 @@ def walk_along(
         reached = Iterate(point.x, point.value, point.gradient, current.nit + 1, point.alpha)
         # A quadratic with this step to its minimum falls by half of what the slope promises.
         gain = -0.5 * float(torch.dot(current.gradient, direction))
-        if within_rounding(gain, current) and not halved(current, reached):
+        if negligible(gain, current) and not halved(current, reached):
             return Reason.PRECISION
         if found.outcome not in (Outcome.WOLFE, Outcome.IMPROVED):
             return ending(found, current)

@@ -61,14 +61,14 @@ def _advance(
             return Reason.NOT_FINITE
         x = current.x + proposal.step
         if torch.equal(x, current.x):
-            return Reason.PRECISION if within_rounding(model.gain, current) else Reason.LINE_SEARCH
+            return Reason.PRECISION if negligible(model.gain, current) else Reason.LINE_SEARCH
         value, gradient = objective.value_and_gradient(x)
         trial = Iterate(x, value, gradient, current.nit + 1, 1.0)
         share = _share(current, trial, proposal)
         if best is not None and not (share >= _GOOD and value < best[0].value):
             return best
         if share < _ACCEPTED:
-            if within_rounding(model.gain, current):
+            if negligible(model.gain, current):
                 return Reason.PRECISION
             radius = _SHRINK * length
         elif share < _POOR:
@@ -90,12 +90,12 @@ def _share(current: Iterate, trial: Iterate, proposal: ModelStep) -> float:
         return math.inf
     if not (math.isfinite(trial.value) and bool(torch.isfinite(trial.gradient).all())):
         return -math.inf
-    if within_rounding(proposal.reduction, current):
+    if negligible(proposal.reduction, current):
         return 1.0 if halved(current, trial) else -math.inf
     return (current.value - trial.value) / proposal.reduction
 
 
-def within_rounding(difference: float, current: Iterate) -> bool:
+def negligible(difference: float, current: Iterate) -> bool:
     """Whether a difference between values is below what rounding makes of the value."""
     return difference <= ROUNDINGS * torch.finfo(current.x.dtype).eps * abs(current.value)
 
