@@ -1,5 +1,6 @@
 """A `torch.optim.Optimizer` whose `step` runs a rule."""
 
+import sys
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,6 +30,7 @@ from .options import (
 from .plan import Columns, LiveGroups, Plan, live_of, squares_of
 from .planning import complete_counters, complete_state, make_plan
 from .rule import Rule
+from .sharding import own_parts
 
 __all__ = ["Group", "Number", "Parameters", "RuleOptimizer", "as_number", "number"]
 
@@ -133,12 +135,23 @@ class RuleOptimizer(Optimizer, ABC):
             RuntimeError: a gradient is sparse and the method has no meaning for that; the engine asked
                 for cannot take a parameter; the parameters are averaged at present.
         """
-        if not self._observed():
-            return self._step(closure)
-        return self._step_observed() if closure is None else self._step_observed(closure)
+        if "torch._dynamo" not in sys.modules:  # importing it takes a second
+            return self._step_perhaps_observed(closure)
+        if RuleOptimizer._untraced is None:
+            RuleOptimizer._untraced = torch.compiler.disable(RuleOptimizer._step_perhaps_observed)
+        loss: float | None = RuleOptimizer._untraced(self, closure)
+        return loss
+
+    _untraced: ClassVar[Any] = None
+    """The step where torch.compile is about: it finds nothing here to compile, and takes long to find it."""
 
     # torch wraps `step` with its hooks and its profiler record, some 8 µs a step, unless told it did.
     step.hooked = True  # type: ignore[attr-defined]
+
+    def _step_perhaps_observed(self, closure: Callable[[], float] | None) -> float | None:
+        if not self._observed():
+            return self._step(closure)
+        return self._step_observed() if closure is None else self._step_observed(closure)
 
     def _observed(self) -> bool:
         return bool(
@@ -256,8 +269,10 @@ class RuleOptimizer(Optimizer, ABC):
             key = 0
             if columns.rounding == "stochastic":
                 key = int(rounding.keys([columns.number], [float(update.counters[0])])[0])
-            storage = Storage(columns.rounding, key, columns.remainder)
-            eager.step_dense(update, parameter, gradient, rest, storage)
+            spare = [] if columns.remainder is None else [columns.remainder]
+            x, dx, *rest = own_parts([parameter.detach(), gradient, *rest, *spare])
+            remainder = rest.pop() if spare else None
+            eager.step_dense(update, x, dx, rest, Storage(columns.rounding, key, remainder))
 
     def make_state(self) -> None:
         """Make the state of every parameter before its first step, where torch does so."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from . import sharding
 from .cohort import Cohort, Entry
 from .engines import engine_of
 from .kernels.eager import Update
@@ -251,8 +252,12 @@ def live_of(parameters: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
 
 def squares_of(gradients: Sequence[Tensor], members: int) -> Tensor:
     """The sums of the squares of some gradients, one a member of their leading axis: float64."""
-    dense = (each.coalesce().values() if each.is_sparse else each for each in gradients)
-    return added([each.abs().double().square().reshape(members, -1).sum(1) for each in dense])
+    whole = [each for each in gradients if not sharding.is_sharded(each)]
+    dense = (each.coalesce().values() if each.is_sparse else each for each in whole)
+    sums = [each.abs().double().square().reshape(members, -1).sum(1) for each in dense]
+    if len(whole) < len(gradients):
+        sums += sharding.sums_of_squares(filter(sharding.is_sharded, gradients))
+    return added(sums)
 
 
 def added(sums: Sequence[Tensor]) -> Tensor:

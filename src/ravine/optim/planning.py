@@ -11,6 +11,7 @@ from torch import Tensor
 from .cohort import Cohort, Entry, share_counts
 from .options import Group, has, members_of
 from .plan import Columns, LiveGroups, Plan
+from .sharding import is_sharded
 
 if TYPE_CHECKING:
     from .base import RuleOptimizer
@@ -30,6 +31,10 @@ def make_plan(optimizer: "RuleOptimizer", groups: LiveGroups, gradients: list[Te
         ValueError: a hyperparameter has got one value a member since, and a parameter no such leading axis.
     """
     optimizer.members = members_of(optimizer.param_groups, optimizer.clip_norm)
+    if optimizer.members > 1 and any(map(is_sharded, gradients)):
+        raise RuntimeError(
+            "hyperparameters of one value a member cannot step parameters sharded over processes"
+        )
     for group, (_, own) in zip(optimizer.param_groups, groups, strict=True):
         if any(gradient.layout is not torch.strided for gradient in own):
             optimizer.check_sparse(group)

@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import rules
+from .. import rules, sharding
 from ..base import RuleOptimizer
 from ..kernels.surroundings import Surroundings, given
 from ..optimizers.decay import decoupled
 from ..options import Group, as_number, number
 from ..rule import Rule
-from . import sharding
 from .batch import Batch
 from .elementwise import descent
 
