@@ -1,11 +1,12 @@
 """What methods with a line search share: the scale of the first step, one search, and how they end."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from .line_search import ROUNDINGS, Found, Line, LineSearch, Outcome, Point, Wolfe
+from .line_search import Found, Line, LineSearch, Outcome, Point, Wolfe, noise
 from .method import Iterate
 from .objective import Objective
 from .result import Reason
@@ -38,13 +39,18 @@ def search(
     current: Iterate,
     direction: Tensor,
     first: float = 1.0,
+    longest: float = math.inf,
+    settle: Callable[[Tensor, float], Tensor] | None = None,
 ) -> Found:
-    """Search along `direction`, (n,), from `current`; `FAILED`, without an evaluation, if it leads uphill."""
+    """Search along `direction`, (n,), from `current`; `FAILED`, without an evaluation, if it leads uphill.
+
+    `first` and `longest` are of the line search, `settle` is of `Line`.
+    """
     slope = torch.dot(current.gradient, direction).item()
     start = Point(0.0, current.value, slope, current.x, current.gradient)
     if not -math.inf < slope < 0:
         return Found(Outcome.FAILED, start)
-    return how(Line(objective, start, direction), first, wolfe)
+    return how(Line(objective, start, direction, settle), first, wolfe, longest)
 
 
 def ending(found: Found, current: Iterate) -> Reason:
@@ -57,4 +63,4 @@ def ending(found: Found, current: Iterate) -> Reason:
 def within_rounding(found: Found, current: Iterate) -> bool:
     """Whether what is left to gain (of a quadratic: half of what the slope promises) is below rounding."""
     gain = -found.point.slope / 2
-    return 0 <= gain <= ROUNDINGS * torch.finfo(current.x.dtype).eps * abs(current.value)
+    return 0 <= gain <= noise(current.value, current.x.dtype)

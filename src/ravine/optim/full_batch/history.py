@@ -5,13 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .curvature import Pair
-
-# The inverse curvature of the last step alone, s'y / y'y, jumps from step to step and leans to the steepest
-# directions. Its running geometric mean, somewhat widened, needs 5 to 15 % fewer evaluations, on the problems
-# of Moré, Garbow and Hillstrom and on softmax regressions alike.
-_NEWEST = 0.3
-_WIDER = 1.5
+from .curvature import Pair, rescaled
 
 
 class History:
@@ -52,16 +46,10 @@ class History:
         self._changes[row].copy_(pair.y)
         if self.count == memory:
             self._triangle[:-1, :-1] = self._triangle[1:, 1:].clone()
-        self.gamma = self._rescaled(pair.scale)
+        self.gamma = rescaled(self.gamma if self.count else None, pair)
         self.count = k = min(self.count + 1, memory)
         self._next = (row + 1) % memory
         self._triangle[:k, k - 1] = self._in_time(self._steps[:k] @ pair.y)
-
-    def _rescaled(self, scale: float) -> float:
-        """Gamma after a step of inverse curvature `scale`."""
-        if self.count == 0:
-            return _WIDER * scale
-        return float(self.gamma ** (1 - _NEWEST) * (_WIDER * scale) ** _NEWEST)
 
     def _in_time(self, rows: Tensor) -> Tensor:
         """From the order of the rows, in which new pairs overwrite old ones, to the order of time."""

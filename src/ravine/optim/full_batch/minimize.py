@@ -4,14 +4,17 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import torch
 
 from ...errors import nearest
 from .bfgs import BFGS
+from .bounds import Bounds, make_bounds
 from .gradient_descent import GradientDescent
 from .lbfgs import LBFGS
+from .lbfgsb import LBFGSB
 from .line_search import Wolfe
 from .method import Iterate, Method
 from .newton import Newton
@@ -41,6 +44,7 @@ def minimize(
     method: str = "lbfgs",
     *,
     jac: Callable[..., Any] | bool | None = None,
+    bounds: Any = None,
     tol: float | None = None,
     callback: Callable[..., Any] | None = None,
     options: Mapping[str, Any] | None = None,
@@ -61,6 +65,9 @@ def minimize(
             Hessian), or "gd".
         jac: the gradient: None by autograd; a function with the arguments of f that returns it in the
             structure of x0; True if f returns (value, gradient).
+        bounds: with "lbfgs", which then is L-BFGS-B: a sequence of a pair (low, high) for each element of x,
+            or one pair for all of x, each of it a number or a structure of tensors like x0. None is no bound.
+            An x0 outside of them is moved to the nearest point within.
         tol: short for the option `gtol`.
         callback: called after each iteration, with a `Result` as keyword `intermediate_result` if its
             parameter is called so, else with x; it raises StopIteration to stop.
@@ -70,7 +77,8 @@ def minimize(
         dtype: of x. None: float64 on the CPU, else as in x0; a module keeps its own.
 
     Raises:
-        ValueError: an unknown method or option, or a value out of range; x0 without parameters, or complex;
+        ValueError: an unknown method or option, or a value out of range; bounds that cross, or for a method
+            that has none; x0 without parameters, or complex;
             f that returns no scalar, or one that autograd cannot follow to x.
     """
     chosen = {"gtol": tol, **(options or {})}
@@ -78,9 +86,10 @@ def minimize(
     keep_path = chosen.pop("return_path", False)
     rules = [field.name for field in fields(Stopping) if field.name in chosen]
     stopping = Stopping(**{name: chosen.pop(name) for name in rules})
-    walker = _method(method, chosen)
     objective = Objective(f, x0, jac=jac, dtype=dtype, max_evaluations=maxfun)
-    run = _Run(objective, stopping, callback, keep_path)
+    limits = None if bounds is None else make_bounds(bounds, objective.x0, objective.structure.flatten)
+    walker = _method(method, chosen, limits)
+    run = _Run(objective, stopping, callback, keep_path, limits)
     try:
         run.go(walker)
     finally:
@@ -88,10 +97,14 @@ def minimize(
     return run.result()
 
 
-def _method(name: str, options: dict[str, Any]) -> Method:
+def _method(name: str, options: dict[str, Any], bounds: Bounds | None) -> Method:
     if name not in METHODS:
         raise ValueError(f"Invalid method: {name!r}{nearest(name, METHODS)}")
     made = METHODS[name]
+    if bounds is not None:
+        if name != "lbfgs":
+            raise ValueError(f"the method {name!r} takes no bounds: use 'lbfgs'")
+        made = partial(LBFGSB, bounds)
     valid = [parameter for parameter in inspect.signature(made).parameters if parameter != "wolfe"]
     conditions = {}
     if len(valid) < len(inspect.signature(made).parameters):
@@ -108,9 +121,17 @@ class _Run:
     """One minimization under way."""
 
     def __init__(
-        self, objective: Objective, stopping: Stopping, callback: Callable[..., Any] | None, keep_path: bool
+        self,
+        objective: Objective,
+        stopping: Stopping,
+        callback: Callable[..., Any] | None,
+        keep_path: bool,
+        bounds: Bounds | None,
     ) -> None:
         self.objective, self.stopping, self.callback = objective, stopping, callback
+        self.bounds = bounds
+        self.start = objective.x0 if bounds is None else bounds.clip(objective.x0)
+        self.moved = not torch.equal(self.start, objective.x0)
         self.path: list[Iterate] | None = [] if keep_path else None
         self.current: Iterate | None = None
         self.reason: Reason | None = None
@@ -118,7 +139,10 @@ class _Run:
     def go(self, method: Method) -> None:
         """From x0 until there is a reason to stop."""
         try:
-            start = Iterate(self.objective.x0, *self.objective.value_and_gradient(self.objective.x0))
+            x = self.start
+            value, gradient = self.objective.value_and_gradient(x)
+            residual = None if self.bounds is None else self.bounds.residual(x, gradient)
+            start = Iterate(x, value, gradient, residual=residual)
             self.reason = self._arrive(start)
             if self.reason is None:
                 self.reason = self._walk(method, start)
@@ -153,7 +177,7 @@ class _Run:
     def settle(self) -> None:
         """Leave a module at the best point, however the run ended."""
         best = self._best()
-        self.objective.restore(self.objective.x0 if best is None else best.x)
+        self.objective.restore(self.start if best is None else best.x)
 
     def _best(self) -> Iterate | None:
         """Where it converged, or, if it did not, the lowest point that was evaluated."""
@@ -168,8 +192,7 @@ class _Run:
         best = self._best()
         if best is None:
             # Not even one evaluation was allowed.
-            x = self.objective.x0
-            best = Iterate(x, math.nan, torch.full_like(x, math.nan))
+            best = Iterate(self.start, math.nan, torch.full_like(self.start, math.nan))
         return self._result(best)
 
     def _result(self, iterate: Iterate) -> Result:
@@ -184,6 +207,7 @@ class _Run:
             nhev=objective.nhev,
             nit=iterate.nit,
             reason=self.reason,
+            note="x0 was outside the bounds and was moved to them" if self.moved else "",
             path=self.path,
         )
 

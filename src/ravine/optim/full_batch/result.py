@@ -52,6 +52,7 @@ class Result:
         nhev: how many Hessians, or products of the Hessian with a vector, were.
         nit: iterations.
         reason: why it stopped; None while it runs.
+        note: what else there is to say, part of the message.
         path: every iterate from x0 on, each with a flat x, where it was asked for.
     """
 
@@ -63,6 +64,7 @@ class Result:
     nhev: int
     nit: int
     reason: Reason | None = None
+    note: str = ""
     path: "list[Iterate] | None" = None
 
     @property
@@ -78,4 +80,5 @@ class Result:
     @property
     def message(self) -> str:
         """The reason as a sentence."""
-        return "running" if self.reason is None else self.reason.message
+        reason = "running" if self.reason is None else self.reason.message
+        return f"{reason} ({self.note})" if self.note else reason

@@ -8,18 +8,26 @@ import torch
 from .method import Iterate
 from .result import Reason
 
+_STALLED = 50
+"""Iterations without any progress that rounding would not explain as well."""
+
 
 @dataclass
 class Stopping:
     """The tolerances and the budget of iterations.
 
-    A tolerance of the gradient that is absolute depends on the units of f and x: f in millionths would have
-    converged before it began. So unless one is asked for, the gradient is measured by the largest one seen.
+    An absolute tolerance of the gradient depends on the units of f and x: f in millionths would have
+    converged before it began. So unless one is given, the run has converged where the gradient's largest
+    entry is √ε of the largest one seen (ε is the precision of x: √ε is 1.5e-8 for float64) and, because a
+    steep start says little about the minimum, the last step changed the value by at most √ε of it, or by ε
+    of all that was gained since the start.
+
+    Whatever the tolerances, it ends as converged when for 50 iterations neither the value nor the gradient
+    has become smaller by more than rounding.
 
     Attributes:
-        gtol: the gradient's largest entry, at most this: converged. None: as `grtol` says.
-        grtol: the same relative to the largest such entry since the start; None: the square root of the
-            precision of x (1.5e-8 for float64) where `gtol` is None, else 0.
+        gtol: the gradient's largest entry, at most this: converged.
+        grtol: the same relative to the largest such entry seen.
         xtol: the largest entry of the last step relative to that of x, at most this: converged. 0: no such
             rule.
         ftol: the last change of the value relative to it, at most this: converged. 0: no such rule.
@@ -38,6 +46,9 @@ class Stopping:
             if limit is not None and not limit >= 0:
                 raise ValueError(f"Invalid {name}: {limit}; it must be at least 0")
         self._steepest = 0.0
+        self._first = math.inf
+        self._lowest = self._flattest = math.inf
+        self._idle = 0
 
     def reason(self, previous: Iterate | None, current: Iterate) -> Reason | None:
         """Why to stop at `current`, which followed `previous` (None at the start); None to go on."""
@@ -45,29 +56,43 @@ class Stopping:
         if not (math.isfinite(current.value) and math.isfinite(largest)):
             return Reason.UNBOUNDED if current.value == -math.inf else Reason.NOT_FINITE
         self._steepest = max(self._steepest, largest)
-        if largest <= self._gradient_limit(current):
+        if previous is None:
+            self._first = current.value
+        if self._flat(previous, current, largest):
             return Reason.GRADIENT
-        if previous is not None:
-            reason = self._progress(previous, current)
-            if reason is not None:
-                return reason
-        if self.maxiter is not None and current.nit >= self.maxiter:
+        reason = None if previous is None else self._progress(previous, current, largest)
+        if reason is None and self.maxiter is not None and current.nit >= self.maxiter:
             return Reason.ITERATIONS
-        return None
+        return reason
 
-    def _gradient_limit(self, current: Iterate) -> float:
-        relative = self.grtol
-        if relative is None:
-            relative = torch.finfo(current.x.dtype).eps ** 0.5 if self.gtol is None else 0.0
-        return max(self.gtol or 0.0, relative * self._steepest)
+    def _flat(self, previous: Iterate | None, current: Iterate, largest: float) -> bool:
+        if self.gtol is not None or self.grtol is not None:
+            return largest <= max(self.gtol or 0.0, (self.grtol or 0.0) * self._steepest)
+        if previous is None or largest == 0:
+            return largest == 0
+        precision = torch.finfo(current.x.dtype).eps
+        change = abs(previous.value - current.value)
+        settled = max(precision**0.5 * abs(current.value), precision * (self._first - current.value))
+        return bool(largest <= precision**0.5 * self._steepest and change <= settled)
 
-    def _progress(self, previous: Iterate, current: Iterate) -> Reason | None:
-        if self.ftol > 0:
-            scale = max(abs(previous.value), abs(current.value))
-            if abs(previous.value - current.value) <= self.ftol * scale:
-                return Reason.VALUE
+    def _progress(self, previous: Iterate, current: Iterate, largest: float) -> Reason | None:
+        change = abs(previous.value - current.value)
+        if self.ftol > 0 and change <= self.ftol * max(abs(previous.value), abs(current.value)):
+            return Reason.VALUE
         if self.xtol > 0:
             step = float((current.x - previous.x).abs().max())
             if step <= self.xtol * float(current.x.abs().max()):
                 return Reason.STEP
-        return None
+        return Reason.PRECISION if self._stalled(change, current, largest) else None
+
+    def _stalled(self, change: float, current: Iterate, largest: float) -> bool:
+        precision = torch.finfo(current.x.dtype).eps
+        lower = current.value < self._lowest - 8 * precision * abs(self._lowest)
+        flatter = largest < 0.9 * self._flattest
+        if lower or self._lowest == math.inf:
+            self._lowest = current.value
+        if flatter:
+            self._flattest = largest
+        at_rest = change <= precision**0.75 * abs(current.value)
+        self._idle = self._idle + 1 if at_rest and not lower and not flatter else 0
+        return self._idle >= _STALLED

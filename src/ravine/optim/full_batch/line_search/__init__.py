@@ -1,11 +1,10 @@
 """Line searches: how far to go along a direction."""
 
-from .common import ROUNDINGS, Found, Line, LineSearch, Outcome, Point, Wolfe
+from .common import Found, Line, LineSearch, Outcome, Point, Wolfe, noise
 from .hager_zhang import hager_zhang
 from .more_thuente import more_thuente
 
 __all__ = [
-    "ROUNDINGS",
     "Found",
     "Line",
     "LineSearch",
@@ -14,4 +13,5 @@ __all__ = [
     "Wolfe",
     "hager_zhang",
     "more_thuente",
+    "noise",
 ]

@@ -1,6 +1,7 @@
 """A function along a line, what a line search finds there, and the conditions it looks for."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple, Protocol
@@ -69,19 +70,35 @@ class Line:
 
     Attributes:
         start: phi(0).
-        noise: the rounding of values around the start.
+        noise: what rounding may do to the value around the start.
     """
 
-    def __init__(self, objective: Objective, start: Point, direction: Tensor) -> None:
-        """`direction`: (n,); `start.slope` is its product with the gradient."""
+    def __init__(
+        self,
+        objective: Objective,
+        start: Point,
+        direction: Tensor,
+        settle: Callable[[Tensor, float], Tensor] | None = None,
+    ) -> None:
+        """The line from `start`.
+
+        Args:
+            objective: f.
+            start: its slope is the product of the gradient and the direction.
+            direction: (n,).
+            settle: takes a point of the line and its alpha to where the point belongs, if it met bounds.
+        """
+        self._settle = settle
         self._objective = objective
         self._direction = direction
         self.start = start
-        self.noise = ROUNDINGS * torch.finfo(direction.dtype).eps * abs(start.value)
+        self.noise = noise(start.value, direction.dtype)
 
     def at(self, alpha: float) -> Point:
         """The function and its derivative at `alpha`: one evaluation."""
         x = torch.add(self.start.x, self._direction, alpha=alpha)
+        if self._settle is not None:
+            x = self._settle(x, alpha)
         value, gradient = self._objective.value_and_gradient(x)
         return Point(alpha, value, torch.dot(gradient, self._direction).item(), x, gradient)
 
@@ -114,6 +131,11 @@ class Wolfe:
         if self.decreased(line, point):
             return True
         return point.value <= line.start.value + line.noise and point.slope <= (2 * self.c1 - 1) * slope
+
+
+def noise(value: float, dtype: torch.dtype) -> float:
+    """What rounding may do to a `value`: far more than its last digit, where it is a sum that cancels."""
+    return float(torch.finfo(dtype).eps ** 0.75 * abs(value))
 
 
 class LineSearch(Protocol):
