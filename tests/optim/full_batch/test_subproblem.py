@@ -117,6 +117,16 @@ def test_the_hard_case(solver, along):
     assert float(parts[0].abs()) == pytest.approx((25 - 1 / 9 - 1 / 16) ** 0.5)
 
 
+@pytest.mark.parametrize("radius", [0.01, 0.3, 1.0])
+def test_an_exactly_symmetric_gradient_within_a_small_radius(radius):
+    hessian = torch.diag(torch.tensor([-1.0, 2.0, 3.0], dtype=F64))
+    gradient = torch.tensor([0.0, 4.0, -4.0], dtype=F64)  # nothing along the lowest curvature
+    step, multiplier = Eigen(*torch.linalg.eigh(hessian)).solve(gradient, radius)
+    assert multiplier >= 1.0
+    assert float(step.norm()) == pytest.approx(radius)
+    torch.testing.assert_close(step[1:], -gradient[1:] / (torch.tensor([2.0, 3.0]) + multiplier))
+
+
 def test_without_a_gradient_the_step_follows_the_lowest_curvature():
     gradient, hessian = made([-1.0, 2.0, 3.0], [0.0, 0.0, 0.0])
     proposal = ExactModel(gradient, hessian).solve(2.0)

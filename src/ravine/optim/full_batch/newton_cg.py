@@ -23,7 +23,7 @@ _MOST_PRODUCTS = 2
 class NewtonCG:
     """Newton's equation by conjugate gradients, only as exactly as is worth it, and a line search.
 
-    The residual may be min(½, √(‖g‖ / the largest ‖g‖ so far)) of ‖g‖ (Dembo, Eisenstat and Steihaug 1982):
+    The residual may be min(½, √(|g| / the largest |g| so far)) of g (Dembo, Eisenstat and Steihaug 1982):
     rough far from the minimum, and towards it exact enough to converge faster than any linear rate. Where
     the curvature is negative, the direction follows it down.
 
@@ -39,11 +39,10 @@ class NewtonCG:
 
         def direct(objective: Objective, current: Iterate) -> Tensor | Reason:
             nonlocal steepest
-            norm = float(torch.linalg.vector_norm(current.gradient))
-            steepest = max(steepest, norm)
-            forcing = min(_LOOSEST, math.sqrt(norm / steepest))
+            steepest = max(steepest, current.largest())
+            forcing = min(_LOOSEST, math.sqrt(current.largest() / steepest))
             product = objective.hessian_product(current.x)
-            found = truncated_cg(current.gradient, product, forcing * norm, _MOST_PRODUCTS * objective.n)
+            found = truncated_cg(current.gradient, product, forcing, _MOST_PRODUCTS * objective.n)
             return Reason.NOT_FINITE if found is None else found.step
 
         return walk_along(objective, start, self.wolfe, direct)

@@ -176,7 +176,7 @@ class Eigen(NamedTuple):
             if length <= radius:
                 break
             # Newton on 1/radius − 1/‖p(μ)‖, which is falling and convex: from the left it never overshoots.
-            fall = float((step.square() / (gaps + shift)).sum())
+            fall = float(_quotient(step.square(), gaps + shift).sum())
             wider = shift + length**2 / fall * (length - radius) / radius
             if wider <= shift:
                 break

@@ -24,7 +24,7 @@ class Direction(NamedTuple):
 def truncated_cg(
     gradient: Tensor, product: Callable[[Tensor], Tensor], tolerance: float, most: int
 ) -> Direction | None:
-    """Conjugate gradients on H·p = −g until ‖H·p + g‖ ≤ `tolerance`, or until the curvature turns negative.
+    """Conjugate gradients on H·p = −g until ‖H·p + g‖ ≤ tolerance·‖g‖, or until the curvature turns negative.
 
     There the last direction d is walked as far as if its curvature had the other sign, |dᵀHd|: its part of
     the gradient is −‖r‖² < 0, so it leads down, and a saddle is left at the speed of Newton's method, where
@@ -33,15 +33,18 @@ def truncated_cg(
     Args:
         gradient: g, (n,), finite and not all zero.
         product: v to H·v.
-        tolerance: of the residual's norm.
+        tolerance: the share of the gradient that may remain, at least 0.
         most: products with H, at least 1.
 
     Returns:
         The direction; None where a product is not finite.
     """
     eps = float(torch.finfo(gradient.dtype).eps)
-    step, residual = torch.zeros_like(gradient), gradient
-    direction, square = -gradient, float(gradient @ gradient)
+    # In units of its largest entry, or the squares of a tiny gradient would be 0.
+    size = float(gradient.abs().max())
+    step, residual = torch.zeros_like(gradient), gradient / size
+    direction, square = -residual, float(residual @ residual)
+    enough = tolerance**2 * square
     largest = 0.0
     for count in range(1, most + 1):
         curved = product(direction)
@@ -53,12 +56,12 @@ def truncated_cg(
         least = eps ** (2 / 3) * largest * length
         if curvature <= least:
             reach = square / max(-curvature, least) if largest else 1.0
-            return Direction(step + reach * direction, True, count)
+            return Direction(size * (step + reach * direction), True, count)
         reach = square / curvature
         step = step + reach * direction
         residual = residual + reach * curved
         last, square = square, float(residual @ residual)
-        if square <= tolerance**2:
-            return Direction(step, False, count)
+        if square <= enough:
+            return Direction(size * step, False, count)
         direction = (square / last) * direction - residual
-    return Direction(step, False, most)
+    return Direction(size * step, False, most)
