@@ -1,6 +1,5 @@
 """A `torch.optim.Optimizer` whose `step` runs a rule."""
 
-import sys
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -135,15 +134,13 @@ class RuleOptimizer(Optimizer, ABC):
             RuntimeError: a gradient is sparse and the method has no meaning for that; the engine asked
                 for cannot take a parameter; the parameters are averaged at present.
         """
-        if "torch._dynamo" not in sys.modules:  # importing it takes a second
-            return self._step_perhaps_observed(closure)
-        if RuleOptimizer._untraced is None:
+        if RuleOptimizer._untraced is None:  # not made before: it imports what takes a second
             RuleOptimizer._untraced = torch.compiler.disable(RuleOptimizer._step_perhaps_observed)
         loss: float | None = RuleOptimizer._untraced(self, closure)
         return loss
 
     _untraced: ClassVar[Any] = None
-    """The step where torch.compile is about: it finds nothing here to compile, and takes long to find it."""
+    """The step, closed to torch.compile: it would find nothing to compile, and take long to find it."""
 
     # torch wraps `step` with its hooks and its profiler record, some 8 µs a step, unless told it did.
     step.hooked = True  # type: ignore[attr-defined]
