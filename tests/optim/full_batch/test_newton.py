@@ -211,6 +211,18 @@ def test_by_products_the_minimum_is_the_same():
     assert products.nit <= 3 * exact.nit
 
 
+@pytest.mark.parametrize("method", ["newton", "newton-cg", "trust-exact", "saddle-free-newton"])
+def test_the_parameters_of_a_module(method):
+    inputs = torch.randn(20, 3, dtype=F64, generator=torch.Generator().manual_seed(1))
+    targets = inputs @ torch.tensor([[1.0], [-2.0], [0.5]], dtype=F64) + 3.0
+    model = torch.nn.Linear(3, 1).double()
+    found = minimize(lambda: (model(inputs) - targets).square().mean(), model, method)
+    assert found.success
+    expected = torch.tensor([[1.0, -2.0, 0.5]], dtype=F64)
+    torch.testing.assert_close(model.weight.detach(), expected, rtol=0, atol=1e-6)
+    assert float(model.bias.detach()) == pytest.approx(3.0, abs=1e-6)
+
+
 # Functions that cannot be minimized
 
 

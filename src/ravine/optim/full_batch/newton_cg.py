@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from .line_search import Wolfe
