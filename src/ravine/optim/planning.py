@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .cohort import Cohort, Entry, share_counts
+from .kernels.eager import is_dense
 from .options import Group, has, members_of
 from .plan import Columns, LiveGroups, Plan
 from .sharding import is_sharded
@@ -57,8 +58,9 @@ def make_plan(optimizer: "RuleOptimizer", groups: LiveGroups, gradients: list[Te
                 entry["remainder"] = torch.zeros_like(parameter, dtype=torch.int16)
             kind = index, rule, (*keys, *counters, *spare), counters, first, fresh, counts
             buckets[kind].append((len(columns), entry))
-            rest = [entry[key] for key in keys]
             check_shapes(parameter, gradients[len(columns)], entry, (*keys, *spare))
+            lay_out_as(parameter, entry, (*keys, *spare))
+            rest = [entry[key] for key in keys]
             columns.append(Columns(numbers[id(parameter)], parameter, rest, rounding, entry.get("remainder")))
     cohorts = [_cohort(optimizer, kind, found) for kind, found in buckets.items()]
     held = [kind[2] for kind in buckets]
@@ -108,6 +110,19 @@ def complete_counters(
         elif group.get("differentiable", False) and value.requires_grad:
             raise RuntimeError("`requires_grad` is not supported for `step` in differentiable mode")
     return tuple(float(entry[key]) for key in counters)
+
+
+def lay_out_as(parameter: Tensor, entry: Entry, keys: Sequence[str]) -> None:
+    """Put state that was loaded, or made before the parameter changed its layout, into the parameter's order.
+
+    A kernel walks all of it together; without one the last bits of a resumed run would be other ones.
+    """
+    if type(parameter) not in (Tensor, torch.nn.Parameter) or not is_dense(parameter):
+        return
+    for key in keys:
+        held = entry[key]
+        if type(held) is Tensor and held.stride() != parameter.stride() and held.device == parameter.device:
+            entry[key] = torch.empty_like(parameter, dtype=held.dtype).copy_(held)
 
 
 def check_shapes(parameter: Tensor, gradient: Tensor, entry: Entry, keys: Sequence[str]) -> None:
