@@ -2,8 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import MemoryLimitError
+
+if TYPE_CHECKING:
+    import torch
 
 # What torch says in a plain RuntimeError, where the machine or the accelerator has no more to give.
 _SIGNS = ("allocate memory", "out of memory")
@@ -26,3 +31,17 @@ def memory_told() -> Iterator[None]:
             "data.image_size, data.memory_gb or the model's width; predict fewer items at once. Checkpoints "
             "written before are whole."
         ) from error
+
+
+def free_bytes(device: "torch.device") -> int | None:
+    """The memory that is free for new tensors on a device; None where the system does not tell."""
+    import torch
+
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free
+    told = Path("/proc/meminfo")
+    if device.type != "cpu" or not told.exists():
+        return None
+    rows = (line.split() for line in told.read_text().splitlines())
+    return next((1024 * int(row[1]) for row in rows if row[0] == "MemAvailable:"), None)
