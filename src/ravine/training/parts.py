@@ -1,7 +1,7 @@
 """Every module that registers named parts: importing this one fills the registry."""
 
 from .. import optim
-from ..optim import schedules
+from ..optim import matrix, schedules
 from . import augment, data, metrics, models, preprocessing_statistics
 
-__all__ = ["augment", "data", "metrics", "models", "optim", "preprocessing_statistics", "schedules"]
+__all__ = ["augment", "data", "matrix", "metrics", "models", "optim", "preprocessing_statistics", "schedules"]
