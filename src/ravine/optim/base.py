@@ -26,7 +26,7 @@ from .options import (
     members_of,
     number,
 )
-from .plan import Columns, LiveGroups, Plan, live_of, squares_of
+from .plan import Columns, LiveGroups, Plan, live_of, resolved, squares_of
 from .planning import complete_counters, complete_state, make_plan
 from .rule import Rule
 from .sharding import own_parts
@@ -179,7 +179,7 @@ class RuleOptimizer(Optimizer, ABC):
         parameters = list(chain.from_iterable(live for live, _ in groups))
         if not parameters:
             return
-        gradients = list(chain.from_iterable(own for _, own in groups))
+        gradients = resolved(list(chain.from_iterable(own for _, own in groups)))
         if self.redirects:
             gradients = self._redirected(groups, gradients)
         plan = self._plan

@@ -268,6 +268,13 @@ def added(sums: Sequence[Tensor]) -> Tensor:
     return total
 
 
+def resolved(gradients: list[Tensor]) -> list[Tensor]:
+    """Gradients that lie in memory as they are: autograd leaves some as the conjugate or negative of that."""
+    if any(map(Tensor.is_conj, gradients)) or any(map(Tensor.is_neg, gradients)):
+        return [gradient.resolve_conj().resolve_neg() for gradient in gradients]
+    return gradients
+
+
 def selection(places: Sequence[int], count: int) -> Pick:
     """What picks the places, in their order, out of `count` things."""
     if list(places) == list(range(count)):
