@@ -78,7 +78,10 @@ def test_a_rule_stands_for_its_class_and_a_class_for_itself(module):
         ("no_such_module:rule", "there is no module 'no_such_module'"),
         ("own_optimizers_module:sign_momentun", r"has no 'sign_momentun' \(did you mean 'sign_momentum'\?\)"),
         ("own_optimizers_module:", "write package.module:name"),
-        ("own_optimizers_module:number", "it is of type int; a rule or a torch.optim.Optimizer class is needed"),
+        (
+            "own_optimizers_module:number",
+            "it is of type int; a rule or a torch.optim.Optimizer class is needed",
+        ),
         ("torch.nn:Linear", "it is Linear; a rule or a torch.optim.Optimizer class is needed"),
         ("torch.optim:LBFGS", "works out the loss several times"),
         ("own_optimizers_module:clashing", "has a hyperparameter 'engine', as every optimizer has"),
