@@ -27,10 +27,10 @@ class Structure:
                 raise ValueError("a module keeps its own dtype: convert it before, as by module.double()")
             tree: Any = {name: p for name, p in x0.named_parameters() if p.requires_grad}
         else:
-            tree = torch.as_tensor(x0) if _numbers(x0) else x0
+            tree = _tensor(x0) if _numbers(x0) else x0
         self._spread = isinstance(tree, tuple)
         leaves, self._spec = pytree.tree_flatten(tree)
-        self._originals = [leaf if isinstance(leaf, Tensor) else torch.as_tensor(leaf) for leaf in leaves]
+        self._originals = [_tensor(leaf) for leaf in leaves]
         if not self._originals:
             raise ValueError("x0 holds no tensor to change")
         if any(leaf.is_complex() for leaf in self._originals):
@@ -58,9 +58,9 @@ class Structure:
         Raises:
             ValueError: another number of elements than x0 has.
         """
-        leaves = [torch.as_tensor(tree)] if _numbers(tree) else pytree.tree_leaves(tree)
+        leaves = [_tensor(tree)] if _numbers(tree) else pytree.tree_leaves(tree)
         device = self._originals[0].device
-        parts = [torch.as_tensor(leaf).to(device, self._dtype).reshape(-1) for leaf in leaves]
+        parts = [_tensor(leaf).to(device, self._dtype).reshape(-1) for leaf in leaves]
         if [part.numel() for part in parts] != self._sizes:
             raise ValueError(
                 f"x0 has tensors of {self._sizes} elements, but this has {[part.numel() for part in parts]}"
@@ -95,6 +95,15 @@ class Structure:
     def _views(self, x: Tensor) -> list[Tensor]:
         parts = [x] if len(self._sizes) == 1 else x.split(self._sizes)
         return [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
+
+
+def _tensor(leaf: Any) -> Tensor:
+    """A leaf as a tensor; numbers keep all the digits that Python has of them, whatever torch's default."""
+    if isinstance(leaf, Tensor):
+        return leaf
+    made = torch.as_tensor(leaf)
+    plain = isinstance(leaf, int | float | list | tuple) and not made.is_complex()
+    return torch.tensor(leaf, dtype=torch.float64) if plain else made
 
 
 def _numbers(x: Any) -> bool:

@@ -109,28 +109,32 @@ class Wolfe:
 
     Attributes:
         c1: phi(alpha) <= phi(0) + c1 alpha phi'(0).
-        c2: |phi'(alpha)| <= c2 |phi'(0)|; 0 < c1 < c2 < 1.
+        c2: |phi'(alpha)| <= c2 |phi'(0)|; 0 < c1 <= c2 < 1.
     """
 
     c1: float = 1e-4
     c2: float = 0.9
 
     def __post_init__(self) -> None:
-        if not 0 < self.c1 < self.c2 < 1:
-            raise ValueError(f"Invalid c1, c2: {self.c1}, {self.c2}; they must keep 0 < c1 < c2 < 1")
+        if not 0 < self.c1 <= self.c2 < 1:
+            raise ValueError(f"Invalid c1, c2: {self.c1}, {self.c2}; they must keep 0 < c1 <= c2 < 1")
 
     def decreased(self, line: Line, point: Point) -> bool:
         """The first condition: enough was gained."""
         return point.value <= line.start.value + self.c1 * point.alpha * line.start.slope
 
     def accepts(self, line: Line, point: Point) -> bool:
-        """Both conditions, or the approximate ones (Hager and Zhang 2005, eq. 4 and 27) within rounding."""
+        """Both conditions; or, where only rounding tells the values apart, the first one for the slopes.
+
+        A parabola keeps the first if its slope is at most (2 c1 - 1) phi'(0) (Hager and Zhang 2005).
+        """
         slope = line.start.slope
         if not abs(point.slope) <= -self.c2 * slope:
             return False
         if self.decreased(line, point):
             return True
-        return point.value <= line.start.value + line.noise and point.slope <= (2 * self.c1 - 1) * slope
+        equal = abs(point.value - line.start.value) <= line.noise
+        return equal and point.slope <= (2 * self.c1 - 1) * slope
 
 
 def noise(value: float, dtype: torch.dtype) -> float:
@@ -153,7 +157,10 @@ def finish(line: Line, best: Point) -> Found:
 
 
 def cubic_minimum(a: Side, b: Side) -> float:
-    """Where the cubic through both values and slopes has its minimum; nan if it has none."""
+    """Where the cubic through both values and slopes has its minimum; nan if it has none.
+
+    Exact near `a` even where `b` is higher by very much, as it is after a step far too long.
+    """
     width = b.alpha - a.alpha
     theta = 3 * (a.value - b.value) / width + a.slope + b.slope
     scale = max(abs(theta), abs(a.slope), abs(b.slope))
@@ -164,10 +171,21 @@ def cubic_minimum(a: Side, b: Side) -> float:
         return math.nan
     gamma = math.copysign(scale * math.sqrt(inside), width)
     denominator = b.slope - a.slope + 2 * gamma
-    return b.alpha - width * (b.slope + gamma - theta) / denominator if denominator else math.nan
+    if denominator == 0:
+        return math.nan
+    # gamma^2 - theta^2 = - the product of the slopes: so written, nothing cancels in gamma + theta.
+    both = gamma + theta if gamma * theta >= 0 else -(b.slope / (gamma - theta)) * a.slope
+    return a.alpha + width * (both - a.slope) / denominator
 
 
 def secant(a: Side, b: Side) -> float:
     """Where the line through both slopes is zero; nan if it is nowhere."""
     difference = b.slope - a.slope
     return b.alpha - b.slope * (b.alpha - a.alpha) / difference if difference else math.nan
+
+
+def quadratic_minimum(a: Side, b: Side) -> float:
+    """Where the parabola through both values and the slope of `a` has its minimum; nan if it has none."""
+    width = b.alpha - a.alpha
+    bend = (a.value - b.value) / width + a.slope
+    return a.alpha + a.slope / bend / 2 * width if bend else math.nan

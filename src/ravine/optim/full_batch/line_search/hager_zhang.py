@@ -2,7 +2,7 @@
 
 import math
 
-from .common import FARTHEST, SHRINK, Found, Line, Outcome, Point, Wolfe, finish, secant
+from .common import FARTHEST, SHRINK, Found, Line, Outcome, Point, Wolfe, finish, quadratic_minimum, secant
 
 TRIALS = 50
 _GROWTH = 5.0
@@ -82,22 +82,26 @@ class _Search:
             if point.slope >= 0:
                 return low, point
             if alpha >= self.longest:
-                raise _Ended(
-                    Outcome.IMPROVED if point.value < self.line.start.value else Outcome.FAILED, point
-                )
+                return None
             if alpha >= farthest:
                 raise _Ended(Outcome.UNBOUNDED, point)
             low, alpha = point, min(_GROWTH * alpha, self.longest, farthest)
 
     def _lowered(self, a: Point, high: Point) -> tuple[Point, Point] | None:
         """U3: an interval between `a` and a point that is too high in which the slope turns; None if none."""
+        fresh = True
         while self.trials < TRIALS:
-            share = 0.5 if high.finite else SHRINK
-            alpha = a.alpha + share * (high.alpha - a.alpha)
+            close = a.alpha + SHRINK * (high.alpha - a.alpha)
+            alpha = (a.alpha + high.alpha) / 2 if high.finite else close
+            guess = quadratic_minimum(a.side(), high.side())
+            # The paper halves; but after a step too long by far, its value tells by how much.
+            if fresh and a.alpha < guess < close:
+                alpha = guess
             if not a.alpha < alpha < high.alpha:
                 return None
             point = self._at(alpha)
-            if self._above(point):
+            fresh = self._above(point)
+            if fresh:
                 high = point
             elif point.slope >= 0:
                 return a, point

@@ -2,7 +2,20 @@
 
 import math
 
-from .common import FARTHEST, SHRINK, Found, Line, Outcome, Point, Side, Wolfe, cubic_minimum, finish, secant
+from .common import (
+    FARTHEST,
+    SHRINK,
+    Found,
+    Line,
+    Outcome,
+    Point,
+    Side,
+    Wolfe,
+    cubic_minimum,
+    finish,
+    quadratic_minimum,
+    secant,
+)
 
 TRIALS = 20
 _NARROW = 0.66
@@ -87,7 +100,7 @@ class _Search:
         self.best_before = best.alpha
         if t.value > best.value:
             self.bracketed, self.other = True, trial
-            cubic, quadratic = cubic_minimum(best, t), _quadratic(best, t)
+            cubic, quadratic = cubic_minimum(best, t), quadratic_minimum(best, t)
             if abs(cubic - best.alpha) < abs(quadratic - best.alpha):
                 return cubic
             return cubic + (quadratic - cubic) / 2
@@ -125,13 +138,6 @@ class _Search:
         if slow or not min(a, b) < alpha < max(a, b):
             return a + (b - a) / 2
         return alpha
-
-
-def _quadratic(a: Side, b: Side) -> float:
-    """Where the parabola through both values and the slope of `a` has its minimum; nan if it has none."""
-    width = b.alpha - a.alpha
-    bend = (a.value - b.value) / width + a.slope
-    return a.alpha + a.slope / bend / 2 * width if bend else math.nan
 
 
 def _farther(origin: float, a: float, b: float) -> float:
