@@ -1,4 +1,4 @@
-"""What is timed: every optimizer of the registry, and the variants of some that have a rule of their own."""
+"""What is timed: the registry's optimizers that step by one gradient, and variants with a rule of their own."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,11 +18,13 @@ class Configuration:
         name: as the command line and the table call it.
         optimizer: its name in the registry.
         settings: arguments of its class; the others keep their defaults.
+        matrices_only: whether it is timed on the matrices of a set, because a peer takes nothing else.
     """
 
     name: str
     optimizer: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    matrices_only: bool = False
 
     @property
     def part(self) -> type[optim.base.RuleOptimizer]:
@@ -51,7 +53,9 @@ def configurations() -> dict[str, Configuration]:
     """All of them by name, in the registry's order."""
     every: dict[str, Configuration] = {}
     for name in registry.names(KIND):
-        every[name] = Configuration(name, name)
+        if getattr(registry.lookup(KIND, name), "full_batch", False):
+            continue
+        every[name] = Configuration(name, name, matrices_only=name == "muon")
         every |= {variant.name: variant for variant in VARIANTS if variant.optimizer == name}
     return every
 

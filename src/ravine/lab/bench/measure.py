@@ -115,6 +115,8 @@ def measure(
     """
     if rounds < 1:
         raise RavineError(f"a comparison needs at least 1 round, not {rounds}")
+    if configuration.matrices_only:
+        problem = problem.matrices
     clock = clock_for(device)
     gradients = problems.gradients(problem, device)
     ours = peers.ravine(configuration, problem, gradients)

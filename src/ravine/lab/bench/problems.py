@@ -39,6 +39,11 @@ class ProblemSet:
         return sum(math.prod(shape) for shape in self.shapes)
 
     @property
+    def matrices(self) -> "ProblemSet":
+        """Only those of two axes."""
+        return ProblemSet(self.name, tuple(shape for shape in self.shapes if len(shape) == 2))
+
+    @property
     def description(self) -> str:
         """A line: the name, how many tensors, how many elements."""
         return f"{self.name}: {len(self.shapes)} tensors, {self.elements / 1e6:.2f} M parameters"
