@@ -373,7 +373,10 @@ class RuleOptimizer(Optimizer, ABC):
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         for number_, parameter in zip(numbers, parameters, strict=True):
             for key, value in saved["state"].get(number_, {}).items():
-                if not isinstance(value, Tensor) or key == "step":
+                if not isinstance(value, Tensor):
+                    continue
+                if key == "step":  # torch takes it as it is: two optimizers would count in one place
+                    self.state[parameter][key] = self.state[parameter][key].clone()
                     continue
                 wide = value.dtype
                 if value.is_floating_point() or value.is_complex():
