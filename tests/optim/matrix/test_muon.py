@@ -42,6 +42,14 @@ def test_newton_schulz_moves_the_singular_values_alone():
         assert values.max() < 1.3
 
 
+@pytest.mark.parametrize("shape", [(2, 9, 9), (2, 6, 13), (2, 13, 6)])
+def test_large_matrices_by_halves(shape, monkeypatch):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    whole = orthogonalized(x, USUAL, 1e-7, 5)
+    monkeypatch.setattr("ravine.optim.matrix.newton_schulz.LARGE", 2)
+    torch.testing.assert_close(orthogonalized(x, USUAL, 1e-7, 5), whole, rtol=1e-10, atol=1e-10)
+
+
 def test_newton_schulz_of_nothing_is_nothing():
     assert orthogonalized(torch.zeros(2, 3, 4), USUAL, 1e-7, 5).abs().max() == 0
 

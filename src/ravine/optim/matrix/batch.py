@@ -8,8 +8,9 @@ from torch import Tensor
 
 from ..cohort import Entry
 
-CHUNK = 1 << 22
-"""Elements of a batch worked on at a time: what lies between is so small that it stays in the cache."""
+CHUNK = 1 << 20
+"""Elements of a batch worked on at a time by a processor: what lies between is so small that it stays in the
+cache, and adds little to the memory."""
 
 
 class Batch(NamedTuple):
@@ -62,7 +63,8 @@ class Batch(NamedTuple):
 
     def chunks(self, rows: int, columns: int) -> Iterator[tuple[slice, Tensor]]:
         """Some parameters at a time: which, and their gradients as (n, rows, columns), new tensors."""
-        size = max(1, CHUNK // (rows * columns))
+        on_cpu = self.gradients[0].device.type == "cpu"
+        size = max(1, CHUNK // (rows * columns)) if on_cpu else len(self.entries)
         for start in range(0, len(self.entries), size):
             part = slice(start, start + size)
             yield (

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .roots import eigen
-from .symmetric import full
+from .symmetric import fill_upper_
 
 
 class Bases(NamedTuple):
@@ -37,17 +37,17 @@ def first_basis(lower: Tensor) -> Tensor:
     return vectors.mT.flip(-2)
 
 
-def next_basis(lower: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+def next_basis(sums: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     """One step of orthogonal iteration from an earlier basis: QR of A·Eᵀ, the largest eigenvalues first.
 
     Args:
-        lower: A, (N, n, n), of which only the lower triangle counts.
+        sums: A, (N, n, n), as `add_outer_` leaves it; it is made whole.
         basis: E, (N, n, n).
 
     Returns:
         The new basis, and in which order it takes the earlier one's vectors, (N, n).
     """
-    image = basis @ full(lower)
+    image = basis @ fill_upper_(sums)
     order = (image * basis).sum(-1).argsort(dim=-1, descending=True, stable=True)
     # The rows of `image` are the columns that LAPACK is to have, in the order in which it takes them.
     image = torch.stack([rows.index_select(0, each) for rows, each in zip(image, order, strict=True)])

@@ -209,7 +209,7 @@ def _take_roots(group: Group, t: int, sums: Mapping[str, Tensor], roots: Mapping
     exponent = group["exponent"] or 1 / (2 * len(sums))
     correction = 1.0 if leak == 1.0 else 1 - leak**t
     for name, side in sums.items():
-        roots[name].copy_(inverse_root(side / correction, exponent, group["eps"]))
+        roots[name].copy_(inverse_root(side, exponent, group["eps"], correction))
 
 
 def _turned(mean: Tensor, left: Tensor, right: Tensor | None = None) -> Tensor:
