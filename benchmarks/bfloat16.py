@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 
 import torch
-from places import data_folder
 from torch import Tensor, nn
 from torch.nn import functional
 
+from places import data_folder
 from ravine.optim import AdamW, schedules
 from ravine.training.models.transformer import transformer
 

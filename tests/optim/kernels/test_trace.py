@@ -269,3 +269,25 @@ def test_numbers_are_not_compiled_in():
 def test_a_scale_of_zero_is_no_scale_left_out():
     """Gradients of an infinite norm are scaled by zero: left out, they would be taken whole."""
     assert Surroundings(scale=0.0).structure() == Surroundings(scale=1.0).structure() != ALONE
+
+
+def test_a_hyperparameter_may_be_called_like_a_function():
+    @rule()
+    def named(x, dx, t, lr, sign=2.0, maximum=3.0):
+        return (x - lr * absolute(dx) * sqrt(sign) / (1 + maximum),)
+
+    program = trace(named, Surroundings().structure())
+    assert len(program.scalars(1.0, 0.1, 2.0, 3.0)) == program.slots
+
+
+def test_a_tensors_method_is_no_part_of_a_rule():
+    @rule()
+    def squared(x, dx, t, lr):
+        return (x - lr * dx.square(),)
+
+    with pytest.raises(TypeError, match="square"):
+        trace(squared, Surroundings().structure())
+    parameter = torch.nn.Parameter(torch.ones(3))
+    parameter.grad = torch.full((3,), 2.0)
+    squared.optimizer([parameter], lr=0.1).step()  # by torch's operators
+    torch.testing.assert_close(parameter.detach(), torch.full((3,), 0.6))

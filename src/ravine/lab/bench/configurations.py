@@ -1,4 +1,4 @@
-"""What is timed: the registry's optimizers that step by one gradient, and variants with a rule of their own."""
+"""What is timed: the optimizers of the registry, and variants of some that have a rule of their own."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

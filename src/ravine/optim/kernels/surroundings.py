@@ -43,7 +43,7 @@ class Surroundings(NamedTuple):
         """Which of them there are."""
         given = [value is not None and (isinstance(value, Tensor) or value != 0) for value in self[1:]]
         given[0] = self.scale is not None  # a gradient of infinite norm is scaled by zero
-        return tuple([bool(self.maximize), *given])
+        return (bool(self.maximize), *given)
 
     def numbers(self, structure: "Structure") -> list[Any]:
         """Their values."""

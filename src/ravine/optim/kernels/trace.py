@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .. import rule as functions
-from ..rule import Rule
+from ..rule import Rule, absolute, maximum, sign, sqrt, where
 from . import surroundings
 from .surroundings import Structure, surround
 
@@ -124,26 +123,32 @@ class Scalar(Symbol):
         return Scalar(f"(-{self.text})")
 
     def sqrt(self) -> "Scalar":
-        return Scalar(f"sqrt({self.text})")
+        """√ of this."""
+        return Scalar(f"_sqrt({self.text})")
 
     def abs(self) -> "Scalar":
-        return Scalar(f"absolute({self.text})")
+        """|this|."""
+        return Scalar(f"_absolute({self.text})")
 
     def sign(self) -> "Scalar":
-        return Scalar(f"sign({self.text})")
+        """−1, 0 or 1."""
+        return Scalar(f"_sign({self.text})")
 
     def maximum(self, other: Any) -> Any:
+        """The larger of two."""
         return other.maximum(self) if isinstance(other, Element) else self.clamp(other)
 
     def clamp(self, min: Any) -> "Scalar":
-        return Scalar(f"maximum({self.text}, {_text(min)})")
+        """The larger of this and a number."""
+        return Scalar(f"_maximum({self.text}, {_text(min)})")
 
     def choose(self, a: Any, b: Any) -> Any:
+        """`a` where this holds, `b` elsewhere."""
         for value in (a, b):
             if isinstance(value, Element):
-                holds = value.trace.element(Scalar(f"where({self.text}, 1.0, 0.0)"))
+                holds = value.trace.element(Scalar(f"_where({self.text}, 1.0, 0.0)"))
                 return (holds > 0.0).choose(a, b)
-        return Scalar(f"where({self.text}, {_text(a)}, {_text(b)})")
+        return Scalar(f"_where({self.text}, {_text(a)}, {_text(b)})")
 
 
 class Element(Symbol):
@@ -157,21 +162,27 @@ class Element(Symbol):
         return self.trace.note("neg", self)
 
     def sqrt(self) -> "Element":
+        """√ of this."""
         return self.trace.note("sqrt", self)
 
     def abs(self) -> "Element":
+        """|this|."""
         return self.trace.note("abs", self)
 
     def sign(self) -> Any:
+        """−1, 0 or 1."""
         return (self > 0.0).choose(1.0, (self < 0.0).choose(-1.0, self))
 
     def maximum(self, other: Any) -> "Element":
+        """The larger of two."""
         return self.trace.note("maximum", self, other)
 
     def clamp(self, min: Any) -> "Element":
+        """The larger of this and a number."""
         return self.maximum(min)
 
     def choose(self, a: Any, b: Any) -> "Element":
+        """`a` where this holds, `b` elsewhere."""
         return self.trace.note("choose", self, a, b)
 
 
@@ -180,7 +191,7 @@ def _join(name: str, left: Any, right: Any) -> Any:
         return left.trace.note(name, left, right)
     if isinstance(left, Element):
         if name == "div":  # one division a step in place of one an element
-            name, right = "mul", Scalar(f"reciprocal({_text(right)})")
+            name, right = "mul", Scalar(f"_reciprocal({_text(right)})")
         return left.trace.note(name, left, right)
     if isinstance(right, Element):
         return right.trace.note(name, left, right)
@@ -190,6 +201,19 @@ def _join(name: str, left: Any, right: Any) -> Any:
 def reciprocal(scalar: Any) -> Any:
     """1/s; infinite for zero, as where tensors are divided."""
     return math.copysign(math.inf, scalar) if isinstance(scalar, float) and scalar == 0 else 1 / scalar
+
+
+FUNCTIONS = {
+    "_sqrt": sqrt,
+    "_absolute": absolute,
+    "_sign": sign,
+    "_maximum": maximum,
+    "_where": where,
+    "_reciprocal": reciprocal,
+    "inf": math.inf,
+    "nan": math.nan,
+}
+"""What the texts of scalars mean by their names: not those that a rule's hyperparameters could have."""
 
 
 def _text(scalar: Any) -> str:
@@ -239,17 +263,17 @@ def trace(rule: Rule, structure: Structure) -> Program:
     x, dx, *rest = (symbols.input(number) for number in range(count))
     around_names = [f"around_{name}" for name in surroundings.names(structure)]
     around = surroundings.given(structure, [Scalar(name) for name in around_names])
-    results = surround(
-        rule, around, x, dx, rest, Scalar("t"), [Scalar(name) for name in rule.hyperparameters]
-    )
+    values = [Scalar(name) for name in rule.hyperparameters]
+    try:
+        results = surround(rule, around, x, dx, rest, Scalar("t"), values)
+    except AttributeError as error:
+        raise TypeError(f"a rule is arithmetic and the functions of ravine.optim: {error}") from error
     outputs = [symbols.element(value).number for value in results]
     arguments = ", ".join(("t", *rule.hyperparameters, *around_names))
     instructions, outputs, slots = _needed(list(symbols.numbers), outputs)
     texts = list(symbols.slots)
     source = f"lambda {arguments}: ({''.join(texts[slot] + ', ' for slot in slots)})"
-    scalars = eval(
-        compile(source, f"<{rule.name}'s scalars>", "eval"), {**vars(functions), "reciprocal": reciprocal}
-    )
+    scalars = eval(compile(source, f"<{rule.name}'s scalars>", "eval"), dict(FUNCTIONS))
     return Program(rule.name, count, tuple(instructions), tuple(outputs), len(slots), scalars)
 
 
