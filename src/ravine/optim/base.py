@@ -378,10 +378,11 @@ class RuleOptimizer(Optimizer, ABC):
                 if key == "step":  # torch takes it as it is: two optimizers would count in one place
                     self.state[parameter][key] = self.state[parameter][key].clone()
                     continue
-                wide = value.dtype
-                if value.is_floating_point() or value.is_complex():
+                device, wide = parameter.device, value.dtype
+                if key in self.counters:  # counters keep their own precision and place
+                    device = value.device
+                elif value.is_floating_point() or value.is_complex():
                     wide = torch.promote_types(value.dtype, parameter.dtype)
-                device = value.device if key in self.counters else parameter.device
                 self.state[parameter][key] = value.to(device, wide, copy=True)
 
 
