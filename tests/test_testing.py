@@ -44,6 +44,8 @@ def test_a_sound_rule_agrees_in_every_engine():
     ("name", "arguments"),
     [
         ("Adam", {"amsgrad": True}),
+        ("NAdam", {}),  # keeps counters besides the step, in float32 whatever the parameters
+        ("ScheduleFreeAdamW", {}),
         ("RMSprop", {"momentum": 0.9, "centered": True}),
         (
             "SGD",
