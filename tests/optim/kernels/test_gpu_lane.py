@@ -1,5 +1,6 @@
 """The GPU's kernels, run by Triton's interpreter against the eager rule; and compiled, without a GPU."""
 
+import re
 import subprocess
 import sys
 import textwrap
@@ -454,7 +455,10 @@ def own_cache(tmp_path):
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_kernels_compile_for_a_gpu(own_cache, layout):
-    """Whole blocks are read and written 16 bytes at a time, and divisions and roots are rounded right."""
+    """Blocks are read and written 16 bytes at a time where 16 divides the addresses, which is looked at.
+
+    Divisions and roots are rounded right.
+    """
     structure = Surroundings(scale=1.0, clip=1.0, l1=1.0, shrink=0.1, threshold=0.1).structure()
     text = triton_source.kernel(trace(rules.adam, structure), layout)
     wide = {F64: "*fp64", F32: "*fp32"}[layout.wide]
@@ -463,6 +467,7 @@ def test_kernels_compile_for_a_gpu(own_cache, layout):
     assert f"sqrt.rn.{kind}" in ptx
     assert f"div.rn.{kind}" in ptx
     assert "setp.nan.f64" in ptx if layout.wide is F64 else "max.NaN.f32" in ptx
+    assert re.search(r"and\.b64\s[^;]*, 15;", ptx)
     for operation in ("ld.global", "st.global"):
         assert f"{operation}.v2.b64" in ptx if layout.wide is F64 else f"{operation}.v4.b32" in ptx
 
