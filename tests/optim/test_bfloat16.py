@@ -335,6 +335,24 @@ def test_a_checkpoint_of_torch_goes_on():
 
 
 @engines
+@pytest.mark.parametrize("kind", ["nearest", "stochastic"])
+def test_a_remainder_that_is_not_asked_for_any_more_has_no_effect(engine, kind):
+    """A checkpoint of compensated training goes on with another rounding, or in float32."""
+    weight = random(300).requires_grad_()
+    optimizer = ravine.optim.SGD([weight], 0.003, rounding="compensated")
+    train(optimizer, [weight], range(3))
+    assert (optimizer.state[weight]["remainder"] != 0).any()
+    other = ravine.optim.SGD([weight], 0.003, engine=engine, rounding=kind)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    before = weight.detach().clone()
+    for dtype in (torch.bfloat16, torch.float32):
+        weight.data = weight.data.to(dtype)
+        weight.grad = torch.zeros_like(weight)
+        other.step()
+        assert torch.equal(weight.detach(), before.to(dtype))
+
+
+@engines
 def test_a_model_made_bfloat16_on_the_way(engine):
     """`model.bfloat16()` replaces the parameters' memory: the states stay float32, rounding begins."""
     weight = random(300).float().requires_grad_()

@@ -270,6 +270,8 @@ def test_sparse_gradients_as_in_torch(name, options):
     [
         ("Adam", {}, "Adam does not support sparse gradients, please consider SparseAdam instead"),
         ("RMSprop", {}, "RMSprop does not support sparse gradients"),
+        ("SGD", {"l1": 0.1}, "l1 option is not compatible with sparse gradients"),
+        ("Adagrad", {"l1": 0.1, "proximal": True}, "l1 option is not compatible with sparse gradients"),
         ("SGD", {"weight_decay": 0.1}, "weight_decay option is not compatible with sparse gradients"),
         ("Adagrad", {"weight_decay": 0.1}, "weight_decay option is not compatible with sparse gradients"),
     ],
@@ -298,6 +300,37 @@ def test_gradients_may_turn_sparse_and_dense_again():
         one.step()
         two.step()
     assert torch.equal(left, right)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adagrad"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"average": 0.5},
+        {"rounding": "compensated"},
+        {"rounding": "stochastic"},
+        {"lr": torch.tensor([0.1, 0.2, 0.3, 0.4]), "clip_norm": 1.0},
+        {"clip_norm": 1.0, "clip_value": 0.5},
+    ],
+    ids=lambda options: "-".join(options),
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_sparse_gradients_do_as_dense_ones(name, options, dtype):
+    """Also where the average, or what rounding keeps, belongs to every row."""
+    left, right = (torch.linspace(-1, 1, 8).reshape(4, 2).to(dtype).requires_grad_() for _ in range(2))
+    one, two = (getattr(ravine.optim, name)([each], engine="auto", **options) for each in (left, right))
+    for step in range(4):
+        values = torch.tensor([[1.0, -2.0], [3.0, step]]).to(dtype)
+        rows = torch.tensor([[step, 1]])  # the same row twice, once
+        left.grad = torch.sparse_coo_tensor(rows, values, (4, 2), check_invariants=True)
+        right.grad = left.grad.to_dense()
+        one.step()
+        two.step()
+    tolerance = {torch.float32: 1e-6, torch.bfloat16: 1e-2}[dtype]
+    torch.testing.assert_close(left, right, rtol=tolerance, atol=tolerance)
+    for key, value in one.state[left].items():
+        if key != "remainder":
+            torch.testing.assert_close(value, two.state[right][key], rtol=tolerance, atol=tolerance)
 
 
 def test_step_that_autograd_follows_is_refused():

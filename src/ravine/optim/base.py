@@ -256,6 +256,9 @@ class RuleOptimizer(Optimizer, ABC):
     def _step_alone(self, cohort: Cohort, update: Update, columns: Columns, gradient: Tensor) -> None:
         group = self.param_groups[cohort.group]
         parameter, rest = columns.parameter, columns.rest
+        by_rows = columns.rounding == "nearest" and update.around.weight is None and cohort.members == 1
+        if gradient.is_sparse and not by_rows:
+            gradient = gradient.to_dense()
         if gradient.is_sparse:
             self.step_sparse(update, parameter, gradient, rest)
         elif group.get("differentiable", False):

@@ -253,11 +253,17 @@ def live_of(parameters: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
 def squares_of(gradients: Sequence[Tensor], members: int) -> Tensor:
     """The sums of the squares of some gradients, one a member of their leading axis: float64."""
     whole = [each for each in gradients if not sharding.is_sharded(each)]
-    dense = (each.coalesce().values() if each.is_sparse else each for each in whole)
+    dense = (_dense(each, members) for each in whole)
     sums = [each.abs().double().square().reshape(members, -1).sum(1) for each in dense]
     if len(whole) < len(gradients):
         sums += sharding.sums_of_squares(filter(sharding.is_sharded, gradients))
     return added(sums)
+
+
+def _dense(gradient: Tensor, members: int) -> Tensor:
+    if not gradient.is_sparse:
+        return gradient
+    return gradient.coalesce().values() if members == 1 else gradient.to_dense()
 
 
 def added(sums: Sequence[Tensor]) -> Tensor:

@@ -61,7 +61,8 @@ def make_plan(optimizer: "RuleOptimizer", groups: LiveGroups, gradients: list[Te
             check_shapes(parameter, gradients[len(columns)], entry, (*keys, *spare))
             lay_out_as(parameter, entry, (*keys, *spare))
             rest = [entry[key] for key in keys]
-            columns.append(Columns(numbers[id(parameter)], parameter, rest, rounding, entry.get("remainder")))
+            remainder = entry["remainder"] if spare else None
+            columns.append(Columns(numbers[id(parameter)], parameter, rest, rounding, remainder))
     cohorts = [_cohort(optimizer, kind, found) for kind, found in buckets.items()]
     held = [kind[2] for kind in buckets]
     wanted = [wanted_engine(group, optimizer.engine) for group in optimizer.param_groups]

@@ -370,6 +370,50 @@ def test_results_may_be_scalars(engine):
     assert optimizer.state[parameter]["a"].tolist() == [2.0, 2.0]
 
 
+@rule(state=("a", "b"))
+def swapped(x, dx, a, b, t, lr):
+    """State that changes places: no value may be overwritten before it was read."""
+    return x - lr * (a * b) / dx, b + a, a + 1
+
+
+@rule(state=("a", "b"))
+def reused(x, dx, a, b, t, lr):
+    """Values used twice, products of three, sums of two products, an untouched state."""
+    step = a * dx
+    return x - step * step * (lr * step) + step / (a * dx + 1) - (x * a - dx * b), 0.5 * a + 1, b
+
+
+@pytest.mark.parametrize("each", [swapped, reused], ids=lambda each: each.name)
+@pytest.mark.parametrize("count", [1, 16, 33])
+def test_rules_of_other_forms(each, count):
+    kernel, eager = (start_of((count,)).requires_grad_() for _ in range(2))
+    one, two = each.optimizer([kernel], 0.1, engine="cpu"), each.optimizer([eager], 0.1, engine="eager")
+    for step in range(3):
+        for parameter in (kernel, eager):
+            parameter.grad = start_of((count,), seed=step + 1)
+        one.step()
+        two.step()
+    torch.testing.assert_close(kernel, eager, rtol=1e-12, atol=1e-13)
+    same_state(one, two, rtol=1e-12, atol=1e-13)
+
+
+@rule()
+def cubic(x, dx, t, lr):
+    """A power of an element, which tensors have and kernels have not."""
+    return (x - lr * dx**3,)
+
+
+def test_rules_that_have_no_kernel_go_by_torchs_operators_or_are_refused():
+    parameter = torch.ones(3).requires_grad_()
+    parameter.grad = torch.tensor([1.0, 2.0, -1.0])
+    cubic.optimizer([parameter], 0.5).step()
+    assert parameter.tolist() == [0.5, -3.0, 1.5]
+    with pytest.raises(
+        RuntimeError, match=r"the rule 'cubic' has no kernel: a rule raises scalars to powers"
+    ):
+        cubic.optimizer([parameter], 0.5, engine="cpu").step()
+
+
 class Reciprocal(RuleOptimizer):
     """Divides by a number that is zero."""
 

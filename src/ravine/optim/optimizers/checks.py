@@ -35,6 +35,7 @@ def holds(condition: bool | Tensor) -> bool:
 
 
 def refuse_sparse_decay(group: Group) -> None:
-    """Weight decay moves every row, a sparse gradient only some."""
-    if has(group, "weight_decay"):
-        raise RuntimeError("weight_decay option is not compatible with sparse gradients")
+    """Weight decay and the L1 penalty move every row, a sparse gradient only some."""
+    for name in ("weight_decay", "l1"):
+        if has(group, name):
+            raise RuntimeError(f"{name} option is not compatible with sparse gradients")
