@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ravine.optim.full_batch.line_search import (
@@ -110,6 +110,7 @@ def test_more_thuente_makes_the_trials_of_the_paper(phi, wolfe, first, evaluatio
 
 
 @BOTH
+@settings(deadline=None)
 @given(
     roots=st.lists(st.floats(-3, 30), min_size=1, max_size=3),
     first=st.floats(1e-4, 1e4),

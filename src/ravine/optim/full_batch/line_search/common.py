@@ -124,7 +124,7 @@ class Wolfe:
         return point.value <= line.start.value + self.c1 * point.alpha * line.start.slope
 
     def accepts(self, line: Line, point: Point) -> bool:
-        """Both conditions; or, where only rounding tells the values apart, the first one for the slopes.
+        """Both conditions; or, where only rounding tells the values apart, the first one as slopes tell it.
 
         A parabola keeps the first if its slope is at most (2 c1 - 1) phi'(0) (Hager and Zhang 2005).
         """
