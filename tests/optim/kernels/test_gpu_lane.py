@@ -442,7 +442,8 @@ def ptx_of(text, signature):
     from triton.compiler import ASTSource
 
     source = ASTSource(fn=triton_compile.compiled(text), signature=signature, constexprs={})
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"]
+    options = {"enable_fp_fusion": False}
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
 
 
 @pytest.fixture
@@ -467,6 +468,8 @@ def test_kernels_compile_for_a_gpu(own_cache, layout):
     assert f"sqrt.rn.{kind}" in ptx
     assert f"div.rn.{kind}" in ptx
     assert "setp.nan.f64" in ptx if layout.wide is F64 else "max.NaN.f32" in ptx
+    # Each of a thread's 8 elements fuses what the CPU's kernels fuse, and nothing else.
+    assert ptx.count(f"fma.rn.{kind}") == 8 * text.count("tl.fma(")
     assert re.search(r"and\.b64\s[^;]*, 15;", ptx)
     for operation in ("ld.global", "st.global"):
         assert f"{operation}.v2.b64" in ptx if layout.wide is F64 else f"{operation}.v4.b32" in ptx

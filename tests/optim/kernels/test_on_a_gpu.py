@@ -44,8 +44,8 @@ def test_kernel_agrees_with_the_eager_rule_in_float64(case):
     double, single, half = (parameter.detach() for parameter in others)
     compensated = widen(half, kernel.state[others[2]]["remainder"])
     torch.testing.assert_close(double, wide.detach(), rtol=1e-10, atol=1e-11)
-    for found in (single, compensated):
-        torch.testing.assert_close(found.double(), wide.detach(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(single.double(), wide.detach(), rtol=1e-4, atol=1e-4)
+    assert torch.equal(compensated, single)  # the same float32 arithmetic, whatever is around it
 
 
 @pytest.mark.parametrize("case", ["momentum", "adam", "lion", "radam"])

@@ -117,7 +117,8 @@ class GpuLane(Lane):
             if rows:
                 self._look()
                 addresses, scalars = self._addresses(), self._scalars()
-                self.kernel[(rows,)](self.rows, addresses, scalars, self.keys)
+                tables = self.rows, addresses, scalars, self.keys
+                self.kernel[(rows,)](*tables, enable_fp_fusion=False)  # it says itself what is fused
         self.late.clear()
         self.looked = False
 

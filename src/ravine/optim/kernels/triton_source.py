@@ -5,8 +5,9 @@ scalars are in tables of their own, so that a step sends a few numbers a paramet
 blocks at addresses that 16 divides are read 16 bytes a thread at a time, which Triton does only where it
 knows both; other blocks are read element by element.
 
-What is computed is what `llvm.py` prints. Conversions to bfloat16 are written out in integers, as there:
-Triton's own rounds on a GPU and cuts off in its interpreter.
+What is computed is what `llvm.py` prints, with the same products fused into sums: the kernels are to be run
+with `enable_fp_fusion=False`, so that Triton fuses no others. Conversions to bfloat16 are written out in
+integers, as there: Triton's own rounds on a GPU and cuts off in its interpreter.
 """
 
 import re
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 
 import torch
 
-from .llvm import Layout
+from .llvm import Layout, Products, fusible
 from .trace import Instruction, Program
 
 CHUNK = 4096
@@ -63,8 +64,9 @@ class Body:
     def print(self, program: Program) -> list[str]:
         """Load, compute, store."""
         values: list[str] = []
+        products = fusible(program)
         for instruction in program.instructions:
-            values.append(self._value(instruction, values))
+            values.append(self._fused(instruction, values, products) or self._value(instruction, values))
         for column, output in zip((0, *range(2, program.inputs)), program.outputs, strict=True):
             self._store(column, values[output])
         return self.lines
@@ -76,6 +78,21 @@ class Body:
         if name == "slot":
             return f"slot{arguments[0]}"
         return self._set(self.operations[name].format(*(values[argument] for argument in arguments)))
+
+    def _fused(self, instruction: Instruction, values: Sequence[str], products: Products) -> str:
+        """A sum with a product as one operation; empty where there is none."""
+        name, arguments = instruction
+        if name not in ("add", "sub"):
+            return ""
+        left, right = arguments
+        sign = " * -1.0" if name == "sub" else ""
+        if right in products:
+            a, b = (values[factor] for factor in products[right])
+            return self._set(f"tl.fma({a}{sign}, {b}, {values[left]})")
+        if left in products:
+            a, b = (values[factor] for factor in products[left])
+            return self._set(f"tl.fma({a}, {b}, {values[right]}{sign})")
+        return ""
 
     def _set(self, expression: str) -> str:
         name = f"{'w' if self.whole else 'p'}{len(self.lines)}"  # a name has one type in both branches
