@@ -348,7 +348,8 @@ def test_random_bits_in_a_graph_need_step_counts_on_the_gpu(interpreted, monkeyp
 # Where there is no GPU, and what is needed with one.
 
 
-def test_without_a_gpu():
+def test_without_a_gpu(monkeypatch):
+    monkeypatch.setattr(engines, "interprets", lambda: False)
     parameter = torch.ones(3, requires_grad=True)
     parameter.grad = torch.ones(3)
     with pytest.raises(RuntimeError, match=r"engine='gpu' cannot step .* a tensor of it is on cpu"):
