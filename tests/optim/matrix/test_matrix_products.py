@@ -10,6 +10,7 @@ from ravine.optim import rules
 from ravine.optim.matrix import symmetric
 from ravine.optim.matrix.eigenbasis import Bases, first_basis, next_basis, reordered
 from ravine.optim.matrix.elementwise import descent
+from ravine.optim.matrix.householder import orthogonal_factor
 from ravine.optim.matrix.roots import inverse_root
 
 
@@ -67,6 +68,23 @@ def test_eigh_that_fails_in_float32_is_taken_in_float64(monkeypatch):
     root = inverse_root(matrix, 0.5, 1e-12)
     assert root.dtype is torch.float32
     torch.testing.assert_close(root[0], torch.diag(torch.tensor([0.5, 0.25])))
+
+
+@pytest.mark.parametrize("size", [1, 2, 31, 32, 33, 100, 600])
+def test_the_orthogonal_factor_is_lapacks(size):
+    torch.manual_seed(0)
+    x = torch.randn(2, size, size, dtype=torch.float64)
+    torch.testing.assert_close(orthogonal_factor(x).mT, torch.linalg.qr(x)[0], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 7])
+def test_it_is_orthogonal_without_full_rank(rank):
+    torch.manual_seed(0)
+    x = torch.randn(2, 50, rank) @ torch.randn(2, rank, 50)
+    q = orthogonal_factor(x).mT
+    torch.testing.assert_close(q.mT @ q, torch.eye(50).expand(2, 50, 50), rtol=0, atol=2e-6)
+    r = q.mT @ x
+    assert r.tril(-1).abs().max() < 1e-5
 
 
 def test_the_basis_iterates_to_the_eigenvectors_in_their_order():

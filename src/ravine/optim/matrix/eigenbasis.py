@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .householder import orthogonal_factor
 from .roots import eigen
 from .symmetric import fill_upper_
 
@@ -51,8 +52,7 @@ def next_basis(sums: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     order = (image * basis).sum(-1).argsort(dim=-1, descending=True, stable=True)
     # The rows of `image` are the columns that LAPACK is to have, in the order in which it takes them.
     image = torch.stack([rows.index_select(0, each) for rows, each in zip(image, order, strict=True)])
-    reflectors, factors = torch.geqrf(image.mT)
-    return torch.linalg.householder_product(reflectors, factors).mT.contiguous(), order
+    return orthogonal_factor(image.mT), order
 
 
 def reordered(x: Tensor, rows: Tensor | None, columns: Tensor | None) -> Tensor:
