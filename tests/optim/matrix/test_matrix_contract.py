@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from ravine.optim.matrix import SOAP, Muon, Shampoo
-from ravine.optim.matrix.batch import CHUNK
 
 MAKE = {
     "Muon": lambda params, **options: Muon(params, 0.05, algorithm="auto", **options),
@@ -63,7 +62,6 @@ def test_a_batch_larger_than_a_chunk(name, monkeypatch):
     monkeypatch.setattr("ravine.optim.matrix.batch.CHUNK", 30)
     train(MAKE[name](cut), cut, 4)
     same(whole, cut, rtol=1e-9, atol=1e-9)
-    assert CHUNK > 1000
 
 
 @every_class
@@ -336,7 +334,7 @@ def test_engines_agree(name):
 
 
 @every_class
-def test_torch_compiled_models_and_closures(name):
+def test_a_closure(name):
     model = torch.nn.Linear(4, 3)
     optimizer = MAKE[name](model.parameters())
     inputs = torch.linspace(-1, 1, 20).reshape(5, 4)
