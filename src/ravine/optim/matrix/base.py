@@ -15,7 +15,7 @@ from ..kernels.surroundings import Surroundings, given
 from ..optimizers.decay import decoupled
 from ..options import Group, as_number, number
 from ..rule import Rule
-from .batch import Batch
+from .batch import Batch, stacked
 from .elementwise import descent
 
 
@@ -93,7 +93,7 @@ class MatrixOptimizer(RuleOptimizer):
         """Where Adam goes, element by element."""
         state = [batch.zeros(key, *batch.shape) for key in rules.adam.state]
         values = [*betas, eps]
-        gradients = torch.stack([gradient.to(batch.dtype) for gradient in batch.gradients])
+        gradients = stacked(batch.gradients, batch.dtype)
         return descent(rules.adam, gradients, state, batch.steps + 1, values, self.engine)
 
 

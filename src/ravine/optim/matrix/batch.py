@@ -46,7 +46,7 @@ class Batch(NamedTuple):
         base: Tensor | None = values[0]._base
         if base is not None and base.dtype is self.dtype and _are_rows(values, base):
             return base
-        return self.put(key, torch.stack([value.to(self.dtype) for value in values]))
+        return self.put(key, stacked(values, self.dtype))
 
     def zeros(self, key: str, *shape: int) -> Tensor:
         """As `stack`; the state is made where it is missing, of zeros."""
@@ -67,10 +67,12 @@ class Batch(NamedTuple):
         size = max(1, CHUNK // (rows * columns)) if on_cpu else len(self.entries)
         for start in range(0, len(self.entries), size):
             part = slice(start, start + size)
-            yield (
-                part,
-                torch.stack([each.to(self.dtype) for each in self.gradients[part]]).view(-1, rows, columns),
-            )
+            yield part, stacked(self.gradients[part], self.dtype).view(-1, rows, columns)
+
+
+def stacked(tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """Tensors of one shape as one new tensor, its elements in the order of their indices."""
+    return torch.stack([tensor.to(dtype, memory_format=torch.contiguous_format) for tensor in tensors])
 
 
 def _are_rows(values: Sequence[Tensor], base: Tensor) -> bool:
