@@ -24,7 +24,7 @@ MOST_STEPS = 100
     "muon",
     "momentum made orthogonal: a matrix moves as much in every direction; vectors go by Adam",
     source="Keller Jordan, 2024; Liu et al., arXiv:2502.16982",
-    suggested={"lr": 1e-3, "adjust_lr_fn": "match_rms_adamw", "algorithm": "auto"},
+    suggested={"lr": 1e-2, "adjust_lr_fn": "match_rms_adamw", "algorithm": "auto"},
 )
 class Muon(MatrixOptimizer):
     """Muon, as `torch.optim.Muon`: the momentum of a matrix, its singular values moved towards one.

@@ -41,7 +41,7 @@ class Block(NamedTuple):
     "shampoo",
     "gradients evened out from the left and the right of each matrix; steps as long as Adam's",
     source="Gupta et al., arXiv:1802.09568; Shi et al., arXiv:2309.06497",
-    suggested={"lr": 1e-3},
+    suggested={"lr": 3e-3},
 )
 class Shampoo(MatrixOptimizer):
     """Shampoo (Gupta et al., arXiv:1802.09568), with what Shi et al., arXiv:2309.06497, add to it.
