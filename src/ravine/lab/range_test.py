@@ -73,9 +73,14 @@ def range_test(setup: Setup, *, lowest: float = 1e-7, highest: float = 10.0, ste
         steps: how many rates, at least 10, evenly spaced on a logarithmic axis.
 
     Raises:
-        RavineError: the range is empty, or has too few steps.
+        RavineError: the range is empty, or has too few steps; the optimizer finds its steps by itself.
         NotFiniteError: no loss is finite, not even at the lowest rate.
     """
+    if setup.full_batch:
+        raise RavineError(
+            f"optimizer.name = {setup.recipe.optimizer.name!r} has no learning rate to look for: a line "
+            "search finds the length of each of its steps"
+        )
     if not (0 < lowest < highest < math.inf) or steps < 10:
         raise RavineError(
             f"a range test needs 0 < lowest < highest and at least 10 steps, not {lowest}, {highest}, {steps}"

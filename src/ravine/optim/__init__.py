@@ -1,6 +1,8 @@
 """Going downhill: update rules, optimizers and learning-rate schedules."""
 
 from . import schedules
+from .full_batch.minimize import minimize
+from .full_batch.optimizers import BFGS, LBFGS, Newton
 from .groups import param_groups
 from .optimizers import (
     SGD,
@@ -21,6 +23,8 @@ from .optimizers import (
 from .rule import absolute, maximum, minimum, rule, sign, sqrt, where
 
 __all__ = [
+    "BFGS",
+    "LBFGS",
     "SGD",
     "Adadelta",
     "Adagrad",
@@ -31,12 +35,14 @@ __all__ = [
     "Lion",
     "NAdam",
     "NAdamW",
+    "Newton",
     "RAdam",
     "RMSprop",
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",
     "absolute",
     "maximum",
+    "minimize",
     "minimum",
     "param_groups",
     "rule",

@@ -1,6 +1,7 @@
 """The batches of each part of a data set, by how the data are kept."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from .data.batches import StreamBatches, TensorBatches, TextBatches
 from .data.dataset import Dataset, PartName, Splits
 from .feed import Feed
 from .preprocessing import Preprocessing
+from .quiet import allows_noise, is_full_batch
 from .recipe import Recipe
 
 EVALUATION_BATCH = 512
@@ -18,6 +20,9 @@ CONTEXT = 128
 # Items of the training part that its own final score is taken on, at most.
 SAMPLE = 20_000
 
+Use = Literal["shuffled", "whole", "judged"]
+"""Training in random order, augmented; training by all items at once; or scoring, in larger batches."""
+
 
 def make(
     recipe: Recipe, dataset: Dataset, splits: Splits, preprocessing: Preprocessing, device: torch.device
@@ -25,8 +30,16 @@ def make(
     """Batches of every part that has items, ready for the model."""
     parts: tuple[PartName, ...] = ("train", "validation", "test")
     maker = _maker(dataset)
+    training: Use = "whole" if is_full_batch(recipe) and not allows_noise(recipe) else "shuffled"
     return {
-        part: maker(recipe, dataset, splits.of(part), preprocessing, device, part == "train")
+        part: maker(
+            recipe,
+            dataset,
+            splits.of(part),
+            preprocessing,
+            device,
+            training if part == "train" else "judged",
+        )
         for part in parts
         if len(splits.of(part))
     }
@@ -48,7 +61,7 @@ def clean_train(
     elif len(positions) > most:
         draw = torch.randperm(len(positions), generator=generator(recipe.seed, "train sample"))
         positions = positions[draw[:most].sort().values]
-    return _maker(dataset)(recipe, dataset, positions, preprocessing, device, False)
+    return _maker(dataset)(recipe, dataset, positions, preprocessing, device, "judged")
 
 
 def _maker(dataset: Dataset) -> "FeedMaker":
@@ -57,7 +70,7 @@ def _maker(dataset: Dataset) -> "FeedMaker":
     return _tensor_feed if isinstance(dataset.inputs, Tensor) else _stream_feed
 
 
-FeedMaker = Callable[[Recipe, Dataset, Tensor, Preprocessing, torch.device, bool], Feed]
+FeedMaker = Callable[[Recipe, Dataset, Tensor, Preprocessing, torch.device, Use], Feed]
 
 
 def _text_feed(
@@ -66,14 +79,14 @@ def _text_feed(
     positions: Tensor,
     _: Preprocessing,
     device: torch.device,
-    training: bool,
+    use: Use,
 ) -> Feed:
     batches = TextBatches(
         dataset.fetch(positions),
         context_of(recipe),
-        _batch_size(recipe, training),
+        _batch_size(recipe, use),
         recipe.seed,
-        shuffle=training,
+        shuffle=use == "shuffled",
     )
     return Feed(batches, device)
 
@@ -84,17 +97,17 @@ def _stream_feed(
     positions: Tensor,
     preprocessing: Preprocessing,
     device: torch.device,
-    training: bool,
+    use: Use,
 ) -> Feed:
     batches = StreamBatches(
         dataset,
         positions,
-        min(_batch_size(recipe, training), _batch_size(recipe, True)),
+        min(_batch_size(recipe, use), _batch_size(recipe, "shuffled")),
         recipe.seed,
-        shuffle=training,
+        shuffle=use == "shuffled",
         workers=None if recipe.data.workers == "auto" else recipe.data.workers,
     )
-    return Feed(batches, device, preprocessing, recipe.augment if training else (), recipe.seed)
+    return Feed(batches, device, preprocessing, recipe.augment if use == "shuffled" else (), recipe.seed)
 
 
 def _tensor_feed(
@@ -103,25 +116,25 @@ def _tensor_feed(
     positions: Tensor,
     preprocessing: Preprocessing,
     device: torch.device,
-    training: bool,
+    use: Use,
 ) -> Feed:
     """Whole tensors on the device; preprocessed once, unless each epoch changes them first."""
     inputs = dataset.fetch(positions).to(device)
     targets = dataset.targets[positions]
     if dataset.task == "regression":
         targets = preprocessing.scale_targets(targets)
-    augment = recipe.augment if training and dataset.kind == "image" else ()
+    augment = recipe.augment if use == "shuffled" and dataset.kind == "image" else ()
     fits = inputs.numel() * 4 <= recipe.data.memory_gb * 2**30
     if not augment and fits:
         with torch.inference_mode():
             inputs = torch.cat([preprocessing(chunk) for chunk in inputs.split(4096)])
         inputs = inputs.clone()  # an inference tensor may not take part in a backward pass
     batches = TensorBatches(
-        inputs, targets.to(device), _batch_size(recipe, training), recipe.seed, shuffle=training
+        inputs, targets.to(device), _batch_size(recipe, use), recipe.seed, shuffle=use == "shuffled"
     )
     return Feed(batches, device, None if not augment and fits else preprocessing, augment, recipe.seed)
 
 
-def _batch_size(recipe: Recipe, training: bool) -> int:
+def _batch_size(recipe: Recipe, use: Use) -> int:
     assert isinstance(recipe.data.batch_size, int)
-    return recipe.data.batch_size if training else max(EVALUATION_BATCH, recipe.data.batch_size)
+    return max(EVALUATION_BATCH, recipe.data.batch_size) if use == "judged" else recipe.data.batch_size

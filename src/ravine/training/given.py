@@ -12,13 +12,19 @@ from . import models
 from .data.dataset import PartName, Task
 from .feed import Feed, GivenBatches
 from .objective import objective
-from .recipe import ModelSection, Recipe
+from .quiet import quieted
+from .recipe import Layer, ModelSection, Recipe
 from .resolve import usual_epochs
 from .settings import GIVEN
 from .setup import Setup, assemble, choose_device
 
 
-def prepare(recipe: Recipe, data: Iterable[Any] | Mapping[str, Iterable[Any]], model: Any) -> Setup:
+def prepare(
+    recipe: Recipe,
+    data: Iterable[Any] | Mapping[str, Iterable[Any]],
+    model: Any,
+    asked: Layer | None = None,
+) -> Setup:
     """Make a run from a caller's module and batches.
 
     The task follows from the targets: floating point is regression, whole numbers are classification,
@@ -28,6 +34,7 @@ def prepare(recipe: Recipe, data: Iterable[Any] | Mapping[str, Iterable[Any]], m
         recipe: validated.
         data: the training batches, or iterables by part ("train", "validation", "test").
         model: an `nn.Module`.
+        asked: what the person chose themselves.
 
     Raises:
         DataError: the batches cannot be used.
@@ -51,6 +58,8 @@ def prepare(recipe: Recipe, data: Iterable[Any] | Mapping[str, Iterable[Any]], m
     outputs, targets = _tried(model, batches["train"], device)
     task = _task(outputs, targets)
     items = {part: given.items for part, given in batches.items()}
+    # As many items as fill the batches: a step of a full-batch optimizer takes all of them.
+    recipe = quieted(recipe, asked or {}, GIVEN, len(targets), len(targets) * len(batches["train"]))
     epochs = recipe.stop.epochs
     if epochs == "auto":
         epochs = usual_epochs(items["train"], recipe.stop.effort)

@@ -7,16 +7,15 @@ again from the recipe and the seed, because every random choice is addressed by 
 import math
 import time
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ..errors import DataError, NotFiniteError, RunError
 from ..randomness import seed_noise
-from . import checkpoint, diagnosis, metrics, start, watch
-from .evaluate import outputs_over
+from . import checkpoint, diagnosis, full_batch, metrics, start, watch
+from .evaluate import LOSS_UNIT, count_right, outputs_over
 from .progress import Progress
 from .recipe_text import to_toml
 from .run_folder import RunFolder
@@ -27,7 +26,6 @@ from .tensorboard import Board
 TICK_SECONDS = 0.2
 # Checkpoints may take at most this share of the time, however large the model.
 CHECKPOINT_SHARE = 0.05
-LOSS_UNIT = 2.0**-24
 # Up to here joining all gradients is quicker than a norm for each.
 FEW_ENTRIES = 100_000
 
@@ -50,6 +48,7 @@ class State:
         seen: items of this epoch.
         norm: the length of the last gradient.
         ratios: of update to weight, by tensor, at the last step of an epoch.
+        ended: why the optimizer cannot go on; empty while it can.
         seconds: time in each kind of work, over all sessions of the run.
     """
 
@@ -66,6 +65,7 @@ class State:
     seen: int = 0
     norm: float = 0.0
     ratios: dict[str, float] = field(default_factory=dict)
+    ended: str = ""
     seconds: dict[str, float] = field(
         default_factory=lambda: {"start": 0.0, "training": 0.0, "evaluation": 0.0, "checkpoints": 0.0}
     )
@@ -110,12 +110,14 @@ class Loop:
             RunError: the disk is full or gone; the checkpoint before is whole.
         """
         stop, state = self.setup.recipe.stop, self.state
-        assert isinstance(stop.epochs, int)
         if self.setup.recipe.log.tensorboard:
             self.board = Board(self.folder.path, state.step + 1)
         try:
-            while state.epoch < stop.epochs and not (stop.patience and state.waited >= stop.patience):
-                self.train_epoch()
+            while not self.over():
+                if self.setup.full_batch:
+                    full_batch.train_epoch(self)
+                else:
+                    self.train_epoch()
                 self.record(self.evaluate())
         except StopNow:
             self.save()
@@ -131,11 +133,19 @@ class Loop:
             if self.board is not None:
                 self.board.close()
         self.save()
+        if state.ended:
+            return state.ended
         if state.epoch == stop.epochs:
             return f"reached {state.epoch} epochs"
         return (
             f"{stop.monitor} was no better for {state.waited} evaluations (stop.patience = {stop.patience})"
         )
+
+    def over(self) -> bool:
+        """Whether training has come to its end."""
+        stop, state = self.setup.recipe.stop, self.state
+        waited = stop.patience and state.waited >= stop.patience
+        return bool(state.ended or waited or state.epoch >= cast(int, stop.epochs))
 
     def train_epoch(self) -> None:
         """Train to the end of the epoch."""
@@ -193,12 +203,16 @@ class Loop:
                 setup.averaged.update_parameters(model)
             if before is not None:
                 state.ratios = watch.update_ratios(before, watch.snapshot(model))
-            now = time.perf_counter()
-            if self.stop.signum or now - self.ticked_at > TICK_SECONDS:
-                self.between_steps(value, now, started, state.seen - seen)
+            self.between_steps_when_due(value, started, state.seen - seen)
         took = time.perf_counter() - started - (state.seconds["checkpoints"] - saving)
         state.seconds["training"] += took
         self.rate = (state.seen - seen) / took
+
+    def between_steps_when_due(self, loss: float, started: float, seen: int) -> None:
+        """`between_steps`, when a fraction of a second has passed or a signal came."""
+        now = time.perf_counter()
+        if self.stop.signum or now - self.ticked_at > TICK_SECONDS:
+            self.between_steps(loss, now, started, seen)
 
     def between_steps(self, loss: float, now: float, started: float, seen: int) -> None:
         """What is due every fraction of a second: tell, stop when asked, save when it is time."""
@@ -226,17 +240,13 @@ class Loop:
         self.save_when_due(now)
 
     def fold(self) -> None:
-        """Count the predictions that wait: how many are right, and their plain cross-entropy.
-
-        So the training loss compares with the validation loss, without label smoothing or class weights.
-        In whole numbers, because it must not matter after which batches this is called.
-        """
+        """Count the predictions that wait: how many are right, and their plain cross-entropy."""
         if self.pending:
             outputs = torch.cat([outputs for outputs, _ in self.pending])
             targets = torch.cat([targets for _, targets in self.pending])
-            losses = functional.cross_entropy(outputs, targets, reduction="none").double()
-            self.state.loss_units += int((losses / LOSS_UNIT).round().long().sum())
-            self.state.correct += int((outputs.argmax(1) == targets).sum())
+            units, correct = count_right(outputs, targets)
+            self.state.loss_units += units
+            self.state.correct += correct
         self.pending.clear()
 
     def evaluate(self) -> dict[str, Any]:
@@ -271,7 +281,9 @@ class Loop:
         row["update_ratios"] = state.ratios
         group = setup.optimizer.param_groups[0]
         settled = group["lr"] < 0.1 * group["initial_lr"]  # small steps are meant at a schedule's ends
-        if state.epoch == 0 and not settled and (notice := watch.ratio_notice(state.ratios)):
+        # A line search needs no advice on the rate.
+        tell = state.epoch == 0 and not settled and not setup.full_batch
+        if tell and (notice := watch.ratio_notice(state.ratios)):
             self.notice(notice)
         state.seconds["evaluation"] += time.perf_counter() - started
         return row
@@ -359,7 +371,8 @@ class Loop:
                 f"{self.folder.path / 'recipe.toml'} was changed since the run was started; a run goes on as "
                 "it began. Undo the change, or start a new run with it: ravine train DATA --recipe FILE"
             )
-        self.state = State(**{entry.name: state["state"][entry.name] for entry in fields(State)})
+        known = {entry.name for entry in fields(State)} & state["state"].keys()
+        self.state = State(**{name: state["state"][name] for name in known})
         self.notices = state["notices"]
         try:
             setup.model.load_state_dict(checkpoint.unflatten(state["model"], tensors))

@@ -1,6 +1,7 @@
 """What training minimises, by task."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,11 +11,32 @@ from ..errors import ModelError
 from .data.dataset import Task
 from .recipe import LossSection
 
-Objective = Callable[[Tensor, Tensor], Tensor]
+
+@dataclass(frozen=True)
+class Objective:
+    """The training loss as a function of a model's outputs and the targets; its value is a mean.
+
+    Attributes:
+        mean: the function.
+        weights: of each class, (classes,); None where all items count alike.
+    """
+
+    mean: Callable[[Tensor, Tensor], Tensor]
+    weights: Tensor | None = None
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The mean over one batch."""
+        return self.mean(outputs, targets)
+
+    def mass(self, targets: Tensor) -> float:
+        """What a batch counts in a mean over several: its targets, or the sum of their weights."""
+        if self.weights is None:
+            return float(targets.numel())
+        return float(self.weights.index_select(0, targets).sum(dtype=torch.float64))
 
 
 def objective(task: Task, settings: LossSection, counts: Tensor | None, device: torch.device) -> Objective:
-    """The training loss as a function of a model's outputs and the targets; its value is a mean.
+    """What a recipe minimizes.
 
     Classification: cross-entropy of logits (N, classes) and class numbers (N,), with label smoothing and
     class weights. Language: the same over every position of (N, T, vocabulary). Regression: mean squared
@@ -45,4 +67,5 @@ def objective(task: Task, settings: LossSection, counts: Tensor | None, device: 
     def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
         return functional.mse_loss(outputs.reshape(targets.shape), targets)
 
-    return {"classification": cross_entropy, "language": over_positions, "regression": squared_error}[task]
+    means = {"classification": cross_entropy, "language": over_positions, "regression": squared_error}
+    return Objective(means[task], weights)

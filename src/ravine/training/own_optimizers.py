@@ -26,7 +26,8 @@ def own_optimizer(address: str) -> type[Optimizer]:
         what = found.__name__ if inspect.isclass(found) else f"of type {type(found).__name__}"
         raise RavineError(f"{address}: it is {what}; a rule or a torch.optim.Optimizer class is needed")
     closure = inspect.signature(found.step).parameters.get("closure")
-    if closure is not None and closure.default is closure.empty:
+    needs_closure = closure is not None and closure.default is closure.empty
+    if needs_closure and not getattr(found, "full_batch", False):
         raise RavineError(
             f"{address}: its step() works out the loss several times, and the training loop only once a step"
         )

@@ -4,14 +4,17 @@ import math
 from typing import Any
 
 from ..errors import RecipeError
-from . import models, settings
+from . import feeds, models, settings
 from .data.dataset import Dataset, Splits
+from .quiet import quieted
 from .recipe import IMAGE_SIZES, PART_SECTIONS, Layer, Recipe
 
 # Epochs for a training part of one item, as it were: 20 for 50,000 items.
 EPOCHS, FEWEST_EPOCHS, MOST_EPOCHS = 4400, 5, 60
 # Pixels of a batch: what a network keeps of each for the backward pass is what fills the memory.
 MOST_PIXELS = 2**21
+# Full batches go through the network in chunks of so many items, and of so many pixels (values, characters).
+MOST_ITEMS, FEWEST_ITEMS, CHUNK_VALUES = 4096, 8, 2**17
 
 
 def resolve(recipe: Recipe, dataset: Dataset, splits: Splits, asked: Layer | None = None) -> Recipe:
@@ -31,12 +34,14 @@ def resolve(recipe: Recipe, dataset: Dataset, splits: Splits, asked: Layer | Non
     Raises:
         RecipeError: the person asked for something that such data cannot have.
     """
-    recipe = _usable(recipe, dataset, asked or {})
+    asked = asked or {}
+    recipe = _usable(recipe, dataset, asked)
     items = len(splits.train)
     name = recipe.model.name
     if name == "auto":
         vectors = recipe.data.preprocess == "pca" and dataset.kind == "image"
         name = "mlp" if vectors else models.auto(dataset.kind, dataset.item_shape)
+    recipe = quieted(recipe, asked, name, *_chunks(recipe, dataset, items))
     batch_size, epochs, image_size = recipe.data.batch_size, recipe.stop.epochs, recipe.data.image_size
     if batch_size == "auto":
         batch_size = min(128, max(16, 2 ** round(math.log2(max(items, 1) / 16))))
@@ -59,6 +64,18 @@ def resolve(recipe: Recipe, dataset: Dataset, splits: Splits, asked: Layer | Non
             **{kind: _filled(recipe, kind, name) for kind in PART_SECTIONS},
         }
     )
+
+
+def _chunks(recipe: Recipe, dataset: Dataset, items: int) -> tuple[int, int]:
+    """Items that a pass over everything takes at once, and items in all; of a text they are windows."""
+    if dataset.kind == "text":
+        context = feeds.context_of(recipe)
+        chunk = max(1, CHUNK_VALUES // 16 // context)
+        windows, rest = divmod(max(items - 1, 1), context)
+        # What remains of the text is a batch of its own.
+        return chunk, -(-windows // chunk) * chunk + bool(rest)
+    values = math.prod(dataset.item_shape[-2:] if dataset.kind == "image" else dataset.item_shape)
+    return max(FEWEST_ITEMS, min(MOST_ITEMS, CHUNK_VALUES // max(values, 1))), items
 
 
 def usual_epochs(items: int, effort: float) -> int:

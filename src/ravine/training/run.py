@@ -24,6 +24,7 @@ from .data.splits import cut, to_json
 from .finish import finish
 from .loop import Loop, StopNow
 from .progress import Progress, Silent
+from .quiet import turned_off
 from .recipe import Layer, Recipe, file_layer, merge, named_layer, named_recipes, validate
 from .resolve import resolve
 from .run_folder import RunFolder
@@ -109,7 +110,7 @@ def make_setup(
     if isinstance(data, str | Path):
         first = validate([*_named(name, "image"), *layers], code=True)
         return _from_source(data, first, name, layers, model)
-    return given.prepare(validate([*_for_batches(name), *layers], code=True), data, model)
+    return given.prepare(validate([*_for_batches(name), *layers], code=True), data, model, merge(layers))
 
 
 def read(
@@ -165,7 +166,7 @@ def resume(
         elif source is None:
             raise RunError(f"{folder.path} was trained on batches from Python: give them as data=")
         else:
-            setup = given.prepare(recipe, source, model)
+            setup = given.prepare(recipe, source, model, layers[0])
         if recorded.get("fingerprint") != _splits(setup).get("fingerprint"):
             raise RunError(
                 f"the data at {source} have changed since {folder.path} was started; a resumed run would mix "
@@ -261,8 +262,9 @@ def _from_source(
 ) -> Setup:
     """Open and cut the data, then make the run with the recipe for their kind."""
     dataset, splits, recipe = _opened(source, first, name, layers, code=True)
-    recipe = resolve(recipe, dataset, splits, asked=merge(layers))
-    setup = prepare(recipe, dataset, splits, model if isinstance(model, nn.Module) else None)
+    resolved = resolve(recipe, dataset, splits, asked=merge(layers))
+    setup = prepare(resolved, dataset, splits, model if isinstance(model, nn.Module) else None)
+    setup.notes += turned_off(recipe, resolved)
     setup.facts = _facts(dataset, splits)
     return setup
 

@@ -12,12 +12,13 @@ from ..errors import RavineError
 from ..optim.schedules import Schedule
 from ..randomness import addressed
 from ..registry import lookup
-from . import feeds, metrics, models, settings, tensorboard
+from . import feeds, metrics, models, noise, settings, tensorboard
 from .averaging import moving_average
 from .data.dataset import Dataset, PartName, Splits, Task, outputs_of
 from .feed import Feed
 from .objective import Objective, objective
 from .preprocessing import Preprocessing
+from .quiet import is_full_batch
 from .recipe import Recipe
 
 
@@ -40,6 +41,8 @@ class Setup:
         splits: None for a caller's own batches.
         facts: what the run is about: its data, kind, task, classes, and items by part.
         notes: what a person should know about the reading of the data.
+        noise: what keeps the loss from being a function of the weights, where the optimizer needs one and
+            goes on without.
     """
 
     recipe: Recipe
@@ -56,6 +59,12 @@ class Setup:
     splits: Splits | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    noise: list[str] = field(default_factory=list)
+
+    @property
+    def full_batch(self) -> bool:
+        """Whether a step of the optimizer works out the loss several times."""
+        return bool(getattr(self.optimizer, "full_batch", False))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -155,7 +164,8 @@ def assemble(
     Without a validation part the weights are chosen by the training loss.
 
     Raises:
-        RecipeError: no value is called as the monitored one; a schedule is longer than the training.
+        RecipeError: no value is called as the monitored one; a schedule is longer than the training; the
+            optimizer needs a loss without noise, and there is some.
         ModelError: a moving average was asked for, and the model cannot be copied.
         RavineError: TensorBoard was asked for and is not installed.
     """
@@ -166,6 +176,10 @@ def assemble(
     metrics.direction(recipe.stop.monitor, task)
     if recipe.log.tensorboard:
         tensorboard.require()
+    found = []
+    if is_full_batch(recipe):
+        found = noise.sources(recipe, model, parts["train"])
+        noise.refuse(recipe, found)
     steps_per_epoch = -(-len(parts["train"]) // recipe.optimizer.accumulate)
     optimizer = settings.part("optimizer", recipe.optimizer.name)(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
@@ -183,7 +197,9 @@ def assemble(
         notes.append(f"optimizer.average is not used: {recipe.optimizer.name} averages by itself")
         average = 0.0
     averaged = moving_average(model, average) if average else None
-    return Setup(recipe, task, device, model, averaged, parts, loss, optimizer, schedule, notes=notes)
+    return Setup(
+        recipe, task, device, model, averaged, parts, loss, optimizer, schedule, notes=notes, noise=found
+    )
 
 
 def _sample(recipe: Recipe, dataset: Dataset, splits: Splits) -> Tensor:

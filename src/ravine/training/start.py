@@ -11,10 +11,10 @@ from .setup import Setup
 
 
 def findings(setup: Setup) -> list[watch.Notice]:
-    """What one batch tells about a model that is about to be trained; nothing is changed.
+    """What there is to say about a model that is about to be trained; nothing is changed.
 
-    The first loss against what chance gives, whether a tiny subset can be fitted, and units that are dead
-    from the start.
+    What one batch tells: the first loss against what chance gives, whether a tiny subset can be fitted, and
+    units that are dead from the start. And the noise that its optimizer is to bear.
     """
     model = setup.model
     inputs, targets = next(iter(setup.feeds["train"].epoch(0)))
@@ -26,4 +26,8 @@ def findings(setup: Setup) -> list[watch.Notice]:
     first = watch.first_loss(loss, setup.task, count, targets)
     share = 0.5 if setup.task == "language" else 0.1
     fit = watch.fits_subset(model, loss_of, inputs, targets, first.chance, share=share)
-    return [first.notice, fit.notice, *watch.dead_notices(model, watch.dead_units(model, inputs))]
+    told = [first.notice, fit.notice, *watch.dead_notices(model, watch.dead_units(model, inputs))]
+    if setup.noise:
+        misled = f"{setup.recipe.optimizer.name} may be misled by noise in the loss, which was allowed: "
+        told.append(watch.Notice("warning", misled + "; ".join(setup.noise)))
+    return told
