@@ -124,6 +124,15 @@ def test_members_of_other_dtypes(engine, dtype):
     assert torch.equal(parameter.detach(), (wide - rates.to(wide.dtype)[:, None]).to(dtype))
 
 
+@engines
+def test_members_without_elements(engine):
+    parameter = torch.zeros(K, 0, requires_grad=True)
+    optimizer = ravine.optim.Adam([parameter], values(0.1, 0.2, 0.3), engine=engine)
+    parameter.grad = torch.zeros(K, 0)
+    optimizer.step()
+    assert optimizer.state[parameter]["step"] == 1
+
+
 def test_a_leading_axis_that_is_not_the_outermost_goes_by_torchs_operators():
     parameter = torch.ones(4, K).T.requires_grad_()
     parameter.grad = torch.ones(4, K).T

@@ -252,6 +252,30 @@ def test_a_gradient_of_another_size_is_refused(make):
     assert torch.equal(parameter, torch.ones(16))
 
 
+@every_maker
+def test_a_parameter_transposed_where_it_lies(make):
+    """Neither the gradient's strides nor the parameter's address tell."""
+    expected, parameter = start(4, 4), start(4, 4)
+    for one, optimizer in ((expected, make([expected], engine="eager")), (parameter, make([parameter]))):
+        train(optimizer, [one], range(2))
+        one.data = one.data.t()
+        train(optimizer, [one], range(2, 5))
+    torch.testing.assert_close(parameter, expected, rtol=1e-5, atol=1e-6)
+
+
+@every_maker
+def test_a_parameter_cut_where_it_lies_with_the_gradient_of_before(make):
+    parameter = start(8)
+    optimizer = make([parameter])
+    train(optimizer, [parameter], range(2))
+    memory = parameter.data
+    before = memory.clone()
+    parameter.data = memory[:4]
+    with pytest.raises(RuntimeError, match=r"a gradient has shape \(8,\) and its parameter \(4,\)"):
+        optimizer.step()
+    assert torch.equal(memory, before)
+
+
 @pytest.mark.parametrize("key", ["exp_avg", "max_exp_avg_sq", "average", "remainder"])
 def test_a_state_of_another_shape_is_refused(key):
     """A kernel would read and write beyond it."""

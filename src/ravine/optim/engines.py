@@ -111,6 +111,6 @@ def _obstacle(tensors: Sequence[Tensor], members: int, kernel: str) -> str:
             return "it is a lazy conjugate"
     if not is_dense(x):
         return "it has gaps in memory"
-    if members > 1 and x.stride(0) * members != x.numel():
+    if members > 1 and x.numel() and x.stride(0) * members != x.numel():
         return "its leading axis is not its outermost"
     return ""

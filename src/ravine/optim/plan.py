@@ -123,6 +123,7 @@ class Plan:
         places = [place for found in riders.values() for _, place in found]
         self.aboard = selection(places, len(columns))
         self.addresses = list(map(Tensor.data_ptr, self.aboard(self.live)))
+        self.laid_out = list(map(Tensor.stride, self.aboard(self.live)))
         self.shapes = list(map(described, self.aboard(self.live)))
 
     def _kind(self, cohort: Cohort, columns: Columns, gradient: Tensor, wanted: str) -> LaneKind | None:
@@ -180,7 +181,8 @@ class Plan:
             return False
         if strides(gradients) != self.strides:
             return False
-        if list(map(Tensor.numel, gradients)) != self.sizes:  # `p.data` was cut: the strides do not tell
+        # `p.data` was cut: neither strides nor addresses tell, and its gradient may be of before or after.
+        if list(map(Tensor.numel, gradients)) != self.sizes or list(map(Tensor.numel, live)) != self.sizes:
             return False
         if not same(state.values(), self.entries):
             return False
@@ -189,6 +191,8 @@ class Plan:
         for entries, keys, values, places in self.kept:
             if not same(held(entries, keys), values) or list(map(Tensor.data_ptr, values)) != places:
                 return False
+        if list(map(Tensor.stride, self.aboard(live))) != self.laid_out:  # transposed where it lies
+            return False
         addresses = list(map(Tensor.data_ptr, self.aboard(live)))
         if addresses != self.addresses:
             if list(map(described, self.aboard(live))) != self.shapes:
