@@ -14,13 +14,14 @@ class Regression:
         self._weights = classes * inputs.shape[1]
 
     def x0(self) -> Tensor:
-        """Zeros: the weights, features x classes row by row, then the biases."""
+        """Zeros: the weights, classes x features row by row, then the biases."""
         return self._inputs.new_zeros(self._weights + self._classes)
 
     def __call__(self, x: Tensor) -> Tensor:
         """The loss at `x`."""
-        weights = x[: self._weights].view(-1, self._classes)
-        logits = torch.addmm(x[self._weights :], self._inputs, weights)
+        # As in nn.Linear: the gradient of weights stored the other way round takes seven times as long.
+        weights = x[: self._weights].view(self._classes, -1)
+        logits = functional.linear(self._inputs, weights, x[self._weights :])
         return functional.cross_entropy(logits, self._targets) + self._decay * weights.square().sum()
 
     def largest_gradient(self, x: Tensor) -> float:
