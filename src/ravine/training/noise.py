@@ -91,7 +91,8 @@ def _of_network(recipe: Recipe, model: nn.Module, feed: Feed) -> Iterator[str]:
 
 def _tried(model: nn.Module, feed: Feed, *, random: bool, mixes: bool) -> Iterator[str]:
     """What two passes over the same items, and one over half of them, tell where nothing was found before."""
-    inputs, _ = next(iter(feed.epoch(0)))
+    with addressed(0, "noise sources"):
+        inputs, _ = next(iter(feed.epoch(0)))
     inputs = inputs[:MOST_ITEMS]
     modes = [(module, module.training) for module in model.modules()]
     kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
@@ -123,7 +124,9 @@ def _outputs(model: nn.Module, inputs: Tensor, draw: int) -> Tensor:
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
-    return bool((one - other).abs().max() <= SAME * one.abs().max())
+    """Whether they differ by rounding alone; what is not finite is told when training begins."""
+    difference = (one - other).abs().max()
+    return not bool(difference > SAME * one.abs().max())
 
 
 def _listed(names: list[str]) -> str:
