@@ -31,7 +31,7 @@ def place(tmp_path, monkeypatch):
 def run_page(name, place, capsys):
     """Run every block: modules are saved, Python run, commands called, and what was printed compared."""
     counts = {"module": 0, "python": 0, "text": 0, "command": 0}
-    printed = ""
+    printed, names = "", {"__name__": "page"}  # a block may use what the ones before it made
     for language, text in BLOCK.findall((DOCS / name).read_text()):
         if language == "python" and text.startswith("# my_rules.py\n"):
             (place / "my_rules.py").write_text(text)
@@ -39,7 +39,7 @@ def run_page(name, place, capsys):
         elif language == "python":
             capsys.readouterr()
             torch.manual_seed(0)
-            exec(compile(text, name, "exec"), {"__name__": "page"})
+            exec(compile(text, name, "exec"), names)
             printed = capsys.readouterr().out
             counts["python"] += 1
         elif language == "text":
@@ -67,6 +67,10 @@ def test_the_page_on_rules_runs(place, capsys):
 
 def test_the_page_on_optimizers_runs(place, capsys):
     assert run_page("optimizers.md", place, capsys) == {"module": 0, "python": 4, "text": 4, "command": 2}
+
+
+def test_the_page_on_full_batches_runs(place, capsys):
+    assert run_page("full_batch.md", place, capsys) == {"module": 0, "python": 5, "text": 5, "command": 4}
 
 
 def test_the_rule_of_the_page_is_the_papers(place, capsys):
