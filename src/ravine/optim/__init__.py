@@ -4,6 +4,7 @@ from . import schedules
 from .full_batch.minimize import minimize
 from .full_batch.optimizers import BFGS, LBFGS, Newton
 from .groups import param_groups
+from .matrix import SOAP, Muon, Shampoo
 from .optimizers import (
     SGD,
     Adadelta,
@@ -26,6 +27,7 @@ __all__ = [
     "BFGS",
     "LBFGS",
     "SGD",
+    "SOAP",
     "Adadelta",
     "Adagrad",
     "Adam",
@@ -33,6 +35,7 @@ __all__ = [
     "Adamax",
     "Adan",
     "Lion",
+    "Muon",
     "NAdam",
     "NAdamW",
     "Newton",
@@ -40,6 +43,7 @@ __all__ = [
     "RMSprop",
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",
+    "Shampoo",
     "absolute",
     "maximum",
     "minimize",

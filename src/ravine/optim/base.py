@@ -20,6 +20,7 @@ from .options import (
     Group,
     Options,
     as_number,
+    check_group,
     check_options,
     has,
     let_members_be_scheduled,
@@ -148,7 +149,8 @@ class RuleOptimizer(Optimizer, ABC):
     def _step_perhaps_observed(self, closure: Callable[[], float] | None) -> float | None:
         if not self._observed():
             return self._step(closure)
-        return self._step_observed() if closure is None else self._step_observed(closure)
+        # As torch hands them to hooks: a closure among the named arguments, none where none was given.
+        return self._step_observed() if closure is None else self._step_observed(closure=closure)
 
     def _observed(self) -> bool:
         return bool(
@@ -160,8 +162,7 @@ class RuleOptimizer(Optimizer, ABC):
         )
 
     def _step(self, closure: Callable[[], float] | None = None) -> float | None:
-        if self._is_averaged:
-            raise RuntimeError("step() inside `with optimizer.averaged()`: the average would be trained")
+        self.refuse_while_averaged("step()")
         if "capturable" in self.defaults and torch.cuda.is_initialized():
             self._accelerator_graph_capture_health_check()
         loss = None
@@ -315,18 +316,29 @@ class RuleOptimizer(Optimizer, ABC):
                 for parameter, value in kept:
                     parameter.copy_(value)
 
+    def refuse_while_averaged(self, what: str) -> None:
+        """Refuse what would change the average, or lose the parameters that it stands in for.
+
+        Raises:
+            RuntimeError: the average is in the parameters' place.
+        """
+        if self._is_averaged:
+            raise RuntimeError(f"{what} inside `with optimizer.averaged()`: the weights are not in place")
+
     # Groups, checkpoints and copies.
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's.
 
         Raises:
-            ValueError: a hyperparameter has one value a member and a parameter no such leading axis.
+            ValueError: an option is out of range or not a group's; a hyperparameter has one value a member
+                and a parameter no such leading axis.
         """
         super().add_param_group(param_group)
         self._plan = None
         try:
-            self.members = members_of(self.param_groups, self.clip_norm)
+            check_group(self.param_groups[-1])
+            self.members = members_of(self.param_groups, self.defaults, self.clip_norm)
         except ValueError:
             del self.param_groups[-1]
             raise
@@ -334,6 +346,7 @@ class RuleOptimizer(Optimizer, ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """As torch's, with each counter on its own: pickle would repeat those of all for each."""
+        self.refuse_while_averaged("a copy")
         state: defaultdict[Any, Any] = defaultdict(dict)
         for parameter, entry in self.state.items():
             state[parameter] = {key: _on_its_own(value) for key, value in entry.items()}
@@ -343,7 +356,7 @@ class RuleOptimizer(Optimizer, ABC):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """As torch's; options that an older checkpoint lacks take this optimizer's defaults."""
         self._plan = None
-        self._is_averaged = False
+        self._is_averaged = self.__dict__.get("_is_averaged", False)
         self._loading = self.__dict__.get("_loading")
         self.gradient_norm = self.__dict__.get("gradient_norm")
         super().__setstate__(state)
@@ -351,7 +364,7 @@ class RuleOptimizer(Optimizer, ABC):
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
             let_members_be_scheduled(group)
-        self.members = members_of(self.param_groups, self.clip_norm)
+        self.members = members_of(self.param_groups, self.defaults, self.clip_norm)
         if self._loading is not None:
             self._restore_dtypes(self._loading)
 
@@ -364,6 +377,7 @@ class RuleOptimizer(Optimizer, ABC):
         Raises:
             ValueError: the parameter groups do not match.
         """
+        self.refuse_while_averaged("load_state_dict()")
         remember = self.register_load_state_dict_pre_hook(_keep_loading)
         try:
             super().load_state_dict(state_dict)

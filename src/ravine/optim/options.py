@@ -1,6 +1,6 @@
 """What every optimizer takes besides its own arguments: the engine, and what is composed around the rule."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import chain
 from operator import itemgetter
 from typing import Any, Literal, TypedDict, get_args
@@ -76,13 +76,7 @@ def check_options(defaults: Group, options: Options) -> dict[str, Any]:
     for name, kind in (("engine", Engine), ("rounding", Rounding)):
         if chosen[name] not in get_args(kind):
             raise ValueError(f"Invalid {name}: {chosen[name]!r}; valid are {', '.join(get_args(kind))}")
-    for name in ("clip_norm", "clip_value"):
-        if chosen[name] is not None and not _all(chosen[name] > 0):
-            raise ValueError(f"Invalid {name}: {chosen[name]}; it must be above 0")
-    if not _all(chosen["l1"] >= 0):
-        raise ValueError(f"Invalid l1: {chosen['l1']}; it must be at least 0")
-    if not (_all(chosen["average"] >= 0) and _all(chosen["average"] < 1)):
-        raise ValueError(f"Invalid average: {chosen['average']}; it must be in [0, 1)")
+    _check_above_zero("clip_norm", chosen["clip_norm"])
     if defaults.get("fused"):
         if defaults.get("differentiable"):
             raise RuntimeError("`fused` does not support `differentiable`")
@@ -93,24 +87,49 @@ def check_options(defaults: Group, options: Options) -> dict[str, Any]:
     return chosen
 
 
+def check_group(group: Group) -> None:
+    """Refuse a group's options that are out of range, or are the whole optimizer's.
+
+    Raises:
+        ValueError: the option, and what it may be.
+    """
+    for name in ("engine", "clip_norm", "rounding"):
+        if name in group:
+            raise ValueError(
+                f"{name} is the whole optimizer's, not a group's: give it to the optimizer itself"
+            )
+    _check_above_zero("clip_value", group["clip_value"])
+    if not _all(group["l1"] >= 0):
+        raise ValueError(f"Invalid l1: {group['l1']}; it must be at least 0")
+    if not (_all(group["average"] >= 0) and _all(group["average"] < 1)):
+        raise ValueError(f"Invalid average: {group['average']}; it must be in [0, 1)")
+
+
+def _check_above_zero(name: str, value: Any) -> None:
+    if value is not None and not _all(value > 0):
+        raise ValueError(f"Invalid {name}: {value}; it must be above 0")
+
+
 def _all(condition: Any) -> bool:
     return bool(condition.all()) if isinstance(condition, Tensor) else bool(condition)
 
 
-def members_of(groups: Sequence[Group], clip_norm: Any) -> int:
+def members_of(groups: Sequence[Group], names: Collection[str], clip_norm: Any) -> int:
     """How many members the hyperparameters name; 1 where none has several values.
 
     A hyperparameter of K values holds one for each of K members, and every parameter's leading axis is
-    theirs.
+    theirs. `names` are the hyperparameters': groups may hold other tensors too.
 
     Raises:
         ValueError: the numbers of values differ, or a parameter has no such leading axis.
     """
     lengths: list[tuple[str, int]] = []
     for name, value in chain([("clip_norm", clip_norm)], *(group.items() for group in groups)):
-        values = value if isinstance(value, tuple | list) and name != "params" else (value,)
+        if name not in names and name != "clip_norm":
+            continue
+        values = value if isinstance(value, tuple | list) else (value,)
         for index, each in enumerate(values):
-            if name != "params" and isinstance(each, Tensor) and each.numel() > 1:
+            if isinstance(each, Tensor) and each.numel() > 1:
                 lengths.append((f"{name}[{index}]" if len(values) > 1 else name, each.numel()))
     longest, members = max(lengths, key=itemgetter(1), default=("", 1))
     for name, length in lengths:

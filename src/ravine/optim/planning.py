@@ -31,7 +31,7 @@ def make_plan(optimizer: "RuleOptimizer", groups: LiveGroups, gradients: list[Te
             asked for cannot take a parameter.
         ValueError: a hyperparameter has got one value a member since, and a parameter no such leading axis.
     """
-    optimizer.members = members_of(optimizer.param_groups, optimizer.clip_norm)
+    optimizer.members = members_of(optimizer.param_groups, optimizer.defaults, optimizer.clip_norm)
     if optimizer.members > 1 and any(map(is_sharded, gradients)):
         raise RuntimeError(
             "hyperparameters of one value a member cannot step parameters sharded over processes"
@@ -39,6 +39,9 @@ def make_plan(optimizer: "RuleOptimizer", groups: LiveGroups, gradients: list[Te
     for group, (_, own) in zip(optimizer.param_groups, groups, strict=True):
         if any(gradient.layout is not torch.strided for gradient in own):
             optimizer.check_sparse(group)
+    for live, own in groups:  # before anything is made: a step that is refused must leave no trace
+        for parameter, gradient in zip(live, own, strict=True):
+            check_gradient(parameter, gradient)
     every = chain.from_iterable(group["params"] for group in optimizer.param_groups)
     numbers = {id(parameter): number for number, parameter in enumerate(every)}
     buckets: defaultdict[tuple[Any, ...], list[tuple[int, Entry]]] = defaultdict(list)
@@ -58,7 +61,7 @@ def make_plan(optimizer: "RuleOptimizer", groups: LiveGroups, gradients: list[Te
                 entry["remainder"] = torch.zeros_like(parameter, dtype=torch.int16)
             kind = index, rule, (*keys, *counters, *spare), counters, first, fresh, counts
             buckets[kind].append((len(columns), entry))
-            check_shapes(parameter, gradients[len(columns)], entry, (*keys, *spare))
+            check_state(parameter, entry, (*keys, *spare))
             lay_out_as(parameter, entry, (*keys, *spare))
             rest = [entry[key] for key in keys]
             remainder = entry["remainder"] if spare else None
@@ -126,20 +129,29 @@ def lay_out_as(parameter: Tensor, entry: Entry, keys: Sequence[str]) -> None:
             entry[key] = torch.empty_like(parameter, dtype=held.dtype).copy_(held)
 
 
-def check_shapes(parameter: Tensor, gradient: Tensor, entry: Entry, keys: Sequence[str]) -> None:
-    """Refuse what is not of the parameter's shape: a kernel would read and write beyond it.
+def check_gradient(parameter: Tensor, gradient: Tensor) -> None:
+    """Refuse a gradient of another shape: a kernel would read beyond it.
 
     Raises:
-        RuntimeError: the gradient or the state has another shape than the parameter.
+        RuntimeError: both shapes.
     """
-    shape = tuple(parameter.shape)
     if gradient.shape != parameter.shape:
-        raise RuntimeError(f"a gradient has shape {tuple(gradient.shape)} and its parameter {shape}")
+        raise RuntimeError(
+            f"a gradient has shape {tuple(gradient.shape)} and its parameter {tuple(parameter.shape)}"
+        )
+
+
+def check_state(parameter: Tensor, entry: Entry, keys: Sequence[str]) -> None:
+    """Refuse state of another shape: a kernel would read and write beyond it.
+
+    Raises:
+        RuntimeError: both shapes.
+    """
     for key in keys:
         if entry[key].shape != parameter.shape:
             raise RuntimeError(
-                f"the state {key!r} has shape {tuple(entry[key].shape)} and its parameter {shape}: "
-                "this checkpoint belongs to another model"
+                f"the state {key!r} has shape {tuple(entry[key].shape)} and its parameter "
+                f"{tuple(parameter.shape)}: this checkpoint belongs to another model"
             )
 
 

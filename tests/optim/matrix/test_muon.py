@@ -161,7 +161,7 @@ def test_checkpoints_exchange_with_torch_in_the_middle(ours_first):
         ({"ns_steps": 100}, "Number of steps must be less than 100"),
         ({"ns_coefficients": (1.0, 2.0)}, "exactly 3 values"),
         ({"algorithm": "sgd"}, "Invalid algorithm: 'sgd'; valid are muon, adam, auto"),
-        ({"betas": (0.9, 1.0)}, "Invalid beta parameter at index 1"),
+        ({"adam_betas": (0.9, 1.0)}, "Invalid beta parameter at index 1"),
     ],
 )
 def test_refusals(options, message):
@@ -185,7 +185,7 @@ def test_auto_steps_vectors_by_adamw_and_convolutions_by_muon():
     ours = parameters(shapes, torch.float64)
     adam = copy.deepcopy(ours[1:3])
     flat = [torch.nn.Parameter(ours[3].detach().flatten(1).clone())]
-    one = Muon(ours, 0.01, algorithm="auto", betas=(0.8, 0.9), eps=1e-6)
+    one = Muon(ours, 0.01, algorithm="auto", adam_betas=(0.8, 0.9), eps=1e-6)
     two = AdamW(adam, 0.01, betas=(0.8, 0.9), eps=1e-6, weight_decay=0.1)
     three = Muon(flat, 0.01, eps=1e-6)
     for step in range(4):

@@ -53,7 +53,8 @@ class Program:
 
 
 SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "pow": "**"}
-SIGNS |= {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
+COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
+SIGNS |= COMPARISONS
 
 
 class Symbol:
@@ -158,6 +159,11 @@ class Element(Symbol):
         self.trace = trace
         self.number = number
 
+    @property
+    def is_condition(self) -> bool:
+        """Whether this is a comparison."""
+        return list(self.trace.numbers)[self.number].name in COMPARISONS
+
     def __neg__(self) -> "Element":
         return self.trace.note("neg", self)
 
@@ -210,8 +216,8 @@ FUNCTIONS = {
     "_maximum": maximum,
     "_where": where,
     "_reciprocal": reciprocal,
-    "inf": math.inf,
-    "nan": math.nan,
+    "_inf": math.inf,
+    "_nan": math.nan,
 }
 """What the texts of scalars mean by their names: not those that a rule's hyperparameters could have."""
 
@@ -220,7 +226,7 @@ def _text(scalar: Any) -> str:
     if isinstance(scalar, Scalar):
         return scalar.text
     if isinstance(scalar, int | float):
-        return repr(float(scalar))
+        return repr(float(scalar)).replace("inf", "_inf").replace("nan", "_nan")
     raise TypeError(f"a rule works with numbers and its arguments, not with {type(scalar).__name__}")
 
 
@@ -235,6 +241,9 @@ class Trace:
         """Note an operation on elements and scalars."""
         if name == "pow":
             raise TypeError("a rule raises scalars to powers, not elements: write x * x")
+        for value in values[1:] if name == "choose" else values:
+            if isinstance(value, Element) and value.is_condition:
+                raise TypeError("a comparison is no number: write where(condition, a, b)")
         return self._note(Instruction(name, tuple(self.element(value).number for value in values)))
 
     def input(self, number: int) -> Element:

@@ -119,6 +119,6 @@ def matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
     return (shape[0], prod(shape[1:])) if shape else (1, 1)
 
 
-def leaks(group: Group) -> list[Any]:
+def leaks(group: Group, name: str = "betas") -> list[Any]:
     """β₁ and β₂ as numbers."""
-    return [as_number(group, beta) for beta in group["betas"]]
+    return [as_number(group, beta) for beta in group[name]]

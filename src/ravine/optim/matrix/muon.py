@@ -46,7 +46,7 @@ class Muon(MatrixOptimizer):
         algorithm: "muon" takes matrices alone, as torch; "adam" steps the group by AdamW, for embeddings
             and the last layer; "auto" decides for each parameter: matrices and convolutions (a row a
             kernel) by Muon, vectors by AdamW at the same rate.
-        betas: Adam's leaks β₁ and β₂, each in [0, 1).
+        adam_betas: Adam's leaks β₁ and β₂, each in [0, 1).
         maximize: climb instead.
         **options: as in `Options`.
 
@@ -67,7 +67,7 @@ class Muon(MatrixOptimizer):
         adjust_lr_fn: Literal["original", "match_rms_adamw"] | None = None,
         *,
         algorithm: Literal["muon", "adam", "auto"] = "muon",
-        betas: tuple[Number, Number] = (0.9, 0.95),
+        adam_betas: tuple[Number, Number] = (0.9, 0.95),
         maximize: bool = False,
         **options: Unpack[Options],
     ) -> None:
@@ -81,7 +81,7 @@ class Muon(MatrixOptimizer):
             "ns_steps": ns_steps,
             "adjust_lr_fn": adjust_lr_fn,
             "algorithm": algorithm,
-            "betas": betas,
+            "adam_betas": adam_betas,  # not "betas": schedulers would cycle them in place of the momentum
             "maximize": maximize,
         }
         _check(defaults)
@@ -116,7 +116,7 @@ class Muon(MatrixOptimizer):
     def direct(self, group: Group, batch: Batch) -> Sequence[Tensor]:
         """Orthogonal momentum, or Adam's step."""
         if group["algorithm"] == "adam" or (group["algorithm"] == "auto" and len(batch.shape) < 2):
-            return self.adam_direction(batch, leaks(group), group["eps"]).unbind()
+            return self.adam_direction(batch, leaks(group, "adam_betas"), group["eps"]).unbind()
         rows, columns = matrix_shape(batch.shape)
         momentum = as_number(group, group["momentum"])
         buffer = batch.zeros("momentum_buffer", *batch.shape).view(-1, rows, columns)
@@ -145,7 +145,7 @@ def _check(group: Group) -> None:
         raise ValueError("Coefficients must be a tuple of exactly 3 values")
     if not group["ns_steps"] < MOST_STEPS:
         raise ValueError(f"Number of steps must be less than {MOST_STEPS} for computational efficiency")
-    check_betas(group["betas"])
+    check_betas(group["adam_betas"])
 
 
 def _adjustment(name: str | None, rows: int, columns: int) -> float:

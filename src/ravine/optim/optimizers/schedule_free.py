@@ -84,6 +84,7 @@ class ScheduleFree(RuleOptimizer):
     @torch.no_grad()
     def eval(self) -> None:
         """Put the average x̄ in the parameters' place: before an evaluation, or before saving the model."""
+        self.refuse_while_averaged("eval()")
         for group, parameter, entry in self._switch(training=False):
             entry["y"] = parameter.detach().clone(memory_format=torch.preserve_format)
             parameter.copy_(_average(entry["y"], entry["z"], self.share(group)))
@@ -91,6 +92,7 @@ class ScheduleFree(RuleOptimizer):
     @torch.no_grad()
     def train(self) -> None:
         """Put y, where training goes on, back into the parameters' place."""
+        self.refuse_while_averaged("train()")
         for group, parameter, entry in self._switch(training=True):
             beta = self.share(group)
             y = entry.pop("y", None)
