@@ -179,7 +179,9 @@ def test_it_takes_no_more_evaluations_than_scipy():
 
 
 @pytest.mark.parametrize("search", ["more-thuente", "hager-zhang"])
-@pytest.mark.parametrize("problem", [mgh.wood(), mgh.osborne_2(), mgh.extended_rosenbrock(100)], ids=lambda problem: problem.name)
+@pytest.mark.parametrize(
+    "problem", [mgh.wood(), mgh.osborne_2(), mgh.extended_rosenbrock(100)], ids=lambda problem: problem.name
+)
 def test_both_line_searches_solve(problem, search):
     found = minimize(problem, problem.x0(), options={"line_search": search})
     assert found.success and problem.reached(found.fun)
