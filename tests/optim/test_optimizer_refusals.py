@@ -99,14 +99,3 @@ def test_a_comparison_as_a_number_runs_by_torchs_operators():
     torch.testing.assert_close(weights.detach(), torch.tensor([0.9, 1.0, 0.8]))
     with pytest.raises(RuntimeError, match="comparison is no number"):
         where_positive.optimizer([weights], engine="cpu").step()
-
-
-def test_hooks_get_the_closure_as_torch_gives_it():
-    weights, given = parameter(), []
-    optimizer = SGD([weights], 0.1)
-    optimizer.register_step_pre_hook(lambda _, args, kwargs: given.append((len(args), sorted(kwargs))))
-    optimizer.step(closure=lambda: 1.0)
-    theirs = torch.optim.SGD([parameter()], 0.1)
-    theirs.register_step_pre_hook(lambda _, args, kwargs: given.append((len(args), sorted(kwargs))))
-    theirs.step(closure=lambda: 1.0)
-    assert given[0] == given[1]

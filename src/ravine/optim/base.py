@@ -149,8 +149,7 @@ class RuleOptimizer(Optimizer, ABC):
     def _step_perhaps_observed(self, closure: Callable[[], float] | None) -> float | None:
         if not self._observed():
             return self._step(closure)
-        # As torch hands them to hooks: a closure among the named arguments, none where none was given.
-        return self._step_observed() if closure is None else self._step_observed(closure=closure)
+        return self._step_observed() if closure is None else self._step_observed(closure)
 
     def _observed(self) -> bool:
         return bool(
