@@ -103,7 +103,7 @@ def test_a_barrier_is_never_crossed(method):
     assert found.x.tolist() == pytest.approx([1.0] * 3, abs=1e-6)
 
 
-@pytest.mark.parametrize("method", METHODS[:-1])
+@EVERY
 def test_overflow_on_the_way_is_stepped_back_from(method):
     found = minimize(
         lambda x: torch.exp(x.square()).sum() - x.sum(), torch.full((2,), 12.0), method, tol=1e-8

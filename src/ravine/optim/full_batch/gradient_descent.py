@@ -34,6 +34,10 @@ class GradientDescent:
         )
 
 
+GROWTH = 100.0
+"""How much longer the next step is tried at most."""
+
+
 def _plain(objective: Objective, current: Iterate, lr: float) -> Steps:
     while True:
         x = torch.add(current.x, current.gradient, alpha=-lr)
@@ -53,4 +57,5 @@ def _searched(objective: Objective, current: Iterate, wolfe: Wolfe) -> Steps:
         yield current
         # First tried is the length that would gain as much as this step (Nocedal and Wright, section 3.5).
         after = torch.dot(current.gradient, current.gradient).item()
-        first = point.alpha * before / after if after > 0 else point.alpha
+        # A step that has come close to where the slope vanishes would ask for one without end.
+        first = point.alpha * (min(before / after, GROWTH) if after > 0 else 1.0)
