@@ -1,6 +1,7 @@
 """L-BFGS, BFGS and Newton as `torch.optim.Optimizer`s with a closure."""
 
 import math
+from abc import abstractmethod
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
@@ -31,9 +32,9 @@ class QuasiNewton(FullBatchOptimizer):
 
     _curvature: History | InverseHessian | None = None
 
+    @abstractmethod
     def _new(self, x: Tensor, gamma: float) -> History | InverseHessian:
         """A curvature that has learned nothing yet, for vectors like `x`."""
-        raise NotImplementedError
 
     def _steps(self, objective: Objective, start: Iterate, lr: float) -> Steps:
         search = scaled(more_thuente, lr)
