@@ -99,19 +99,20 @@ def check_group(group: Group) -> None:
                 f"{name} is the whole optimizer's, not a group's: give it to the optimizer itself"
             )
     _check_above_zero("clip_value", group["clip_value"])
-    if not _all(group["l1"] >= 0):
+    if not holds(group["l1"] >= 0):
         raise ValueError(f"Invalid l1: {group['l1']}; it must be at least 0")
-    if not (_all(group["average"] >= 0) and _all(group["average"] < 1)):
+    if not (holds(group["average"] >= 0) and holds(group["average"] < 1)):
         raise ValueError(f"Invalid average: {group['average']}; it must be in [0, 1)")
 
 
 def _check_above_zero(name: str, value: Any) -> None:
-    if value is not None and not _all(value > 0):
+    if value is not None and not holds(value > 0):
         raise ValueError(f"Invalid {name}: {value}; it must be above 0")
 
 
-def _all(condition: Any) -> bool:
-    return bool(condition.all()) if isinstance(condition, Tensor) else bool(condition)
+def holds(condition: bool | Tensor) -> bool:
+    """Whether a comparison is true of every member."""
+    return bool(condition.all()) if isinstance(condition, Tensor) else condition
 
 
 def members_of(groups: Sequence[Group], names: Collection[str], clip_norm: Any) -> int:

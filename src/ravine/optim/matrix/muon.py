@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ...registry import register
 from ..base import Number, Parameters
-from ..optimizers.checks import check_betas, holds
-from ..options import Group, Options, as_number
+from ..optimizers.checks import check_betas
+from ..options import Group, Options, as_number, holds
 from . import newton_schulz
 from .base import MatrixOptimizer, leaks, matrix_shape
 from .batch import Batch

@@ -6,9 +6,9 @@ from typing import Any, Unpack
 from ...registry import register
 from .. import rules
 from ..base import Number, Parameters, RuleOptimizer
-from ..options import Group, Options
+from ..options import Group, Options, holds
 from ..rule import Rule
-from .checks import check, check_lr, holds
+from .checks import check, check_lr
 from .values import numbers
 
 

@@ -5,10 +5,8 @@ A hyperparameter may hold one value a member (`options.members_of` checks their 
 
 from collections.abc import Iterable
 
-from torch import Tensor
-
 from ..base import Number
-from ..options import Group, has
+from ..options import Group, has, holds
 
 
 def check(what: str, value: Number) -> None:
@@ -27,11 +25,6 @@ def check_betas(betas: Iterable[Number]) -> None:
     for index, beta in enumerate(betas):
         if not (holds(beta >= 0.0) and holds(beta < 1.0)):
             raise ValueError(f"Invalid beta parameter at index {index}: {beta}")
-
-
-def holds(condition: bool | Tensor) -> bool:
-    """Whether a comparison is true of every member."""
-    return bool(condition.all()) if isinstance(condition, Tensor) else condition
 
 
 def refuse_sparse_decay(group: Group) -> None:

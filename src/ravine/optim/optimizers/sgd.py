@@ -11,9 +11,9 @@ from ..base import Number, Parameters, RuleOptimizer
 from ..kernels import eager
 from ..kernels.eager import Update
 from ..kernels.surroundings import Surroundings
-from ..options import Group, Options, has, number
+from ..options import Group, Options, has, holds, number
 from ..rule import Rule
-from .checks import check, check_lr, holds, refuse_sparse_decay
+from .checks import check, check_lr, refuse_sparse_decay
 from .values import numbers
 
 
