@@ -66,6 +66,24 @@ def rows(epochs: int, metrics: dict, start: float = 2.3, floor: float = 0.05, st
     return made
 
 
+def around(value: float) -> dict:
+    """The loss (1 − t)³ + value − 1 of a step t, and its models at t = 0; the last step was not finite."""
+    steps = [-0.25, 0.0, 0.25, 0.5, 0.75]
+    return {
+        "direction": "negative gradient",
+        "value": value,
+        "slope": -3.0,
+        "curvature": 6.0,
+        "steps": steps,
+        "values": [*((1 - step) ** 3 + value - 1 for step in steps[:-1]), None],
+        "linear": [value - 3 * step for step in steps],
+        "quadratic": [value - 3 * step + 3 * step**2 for step in steps],
+        "best_step": 0.5,
+        "lowest": value - 0.75,
+        "items": 128,
+    }
+
+
 def _result(made: list[dict], **more) -> dict:
     best = min(made, key=lambda row: row["validation.loss"])
     last = made[-1]
@@ -138,7 +156,10 @@ def classification(
         validation=scores | {"loss": 0.06},
         test=scores,
     )
-    return _write(folder, made, result, predictions, kind=kind, task="classification", classes=classes)
+    _write(folder, made, result, predictions, kind=kind, task="classification", classes=classes)
+    for which, value in (("first", 2.3), ("best", 0.02)):
+        (folder / f"local_model.{which}.json").write_text(json.dumps(around(value)))
+    return folder
 
 
 def _worst(pictures: str, classes: int, noise: numpy.random.Generator) -> dict:

@@ -14,7 +14,15 @@ from ravine.show.run import NothingToDrawError, read_run
 
 EVERY_RUN = ("gap", "gradient_norm", "loss_curves", "metric_curves", "schedule", "timing", "update_ratios")
 OF_TASK = {
-    "classification": ("calibration", "class_balance", "class_scores", "confusion_matrix", "worst_mistakes"),
+    "classification": (
+        "best_weights",
+        "calibration",
+        "class_balance",
+        "class_scores",
+        "confusion_matrix",
+        "first_weights",
+        "worst_mistakes",
+    ),
     "regression": ("predicted_against_true", "residuals"),
     "language": ("loss_by_position",),
 }

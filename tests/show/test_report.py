@@ -51,6 +51,8 @@ def test_the_report_of_a_classifier(tmp_path):
         "Update ratios",
         "Gradient norm",
         "Where the seconds went",
+        "Around the first weights",
+        "Around the best weights",
         "How well it predicts",
         "Scores",
         "Confusion, test part",

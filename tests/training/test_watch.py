@@ -127,7 +127,7 @@ def test_a_text_is_fitted_by_its_beginnings():
     ("budget", "items", "steps"), [(1e9, 20, 100), (4e6, 7, 100), (2e6, 4, 93), (0, 4, 40)]
 )
 def test_large_models_get_fewer_items_then_fewer_steps(monkeypatch, budget, items, steps):
-    monkeypatch.setattr(watch, "_BUDGET", budget)
+    monkeypatch.setattr(watch, "BUDGET", budget)
     model = nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 4))
     assert 6 * (16 * (12 + 32) + 4 * (16 + 32)) == 5376  # operations of a step for one item
     inputs, targets = random_problem()

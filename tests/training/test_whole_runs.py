@@ -46,6 +46,7 @@ def test_a_run_is_complete_and_readable_without_ravine(wine: Path) -> None:
     assert {path.name for path in wine.iterdir()} == {
         "recipe.toml", "environment.json", "splits.json", "schedule.json", "preprocessing.json",
         "metrics.jsonl", "checkpoints", "model.safetensors", "predictions.safetensors", "result.json",
+        "local_model.first.json", "local_model.best.json",
     }  # fmt: skip
     result = json.loads((wine / "result.json").read_text())
     outputs = load_file(wine / "predictions.safetensors")

@@ -1,6 +1,7 @@
 """Going downhill: update rules, optimizers and learning-rate schedules."""
 
 from . import schedules
+from .full_batch.local_model import local_models
 from .full_batch.minimize import minimize
 from .full_batch.optimizers import BFGS, LBFGS, Newton
 from .groups import param_groups
@@ -45,6 +46,7 @@ __all__ = [
     "ScheduleFreeSGD",
     "Shampoo",
     "absolute",
+    "local_models",
     "maximum",
     "minimize",
     "minimum",

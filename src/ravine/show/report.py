@@ -72,6 +72,16 @@ _STEPPING = (
     ),
     _Drawing(figures.gradient_norm, "A sudden rise tells of a learning rate that is too high."),
     _Drawing(figures.timing, "Wall time of the whole run."),
+    _Drawing(
+        figures.first_weights,
+        "Training items along the gradient, without noise. The linear model tells where down is, the "
+        "quadratic one how far: its lowest point is the best first learning rate of plain gradient descent.",
+    ),
+    _Drawing(
+        figures.best_weights,
+        "The same where training ended. The narrower the bowl, the smaller the steps that it bears; where "
+        "the models leave the function early, neither is to be trusted far.",
+    ),
 )
 _PREDICTING = (
     _Drawing(

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from numpy import ndarray
 
 
+LOCAL_MODELS = ("first", "best")
+
+
 class NothingToDrawError(RunError):
     """The run holds nothing of what was asked for, for example no predictions of a test part."""
 
@@ -30,6 +33,8 @@ class Run:
         preprocessing: `preprocessing.json`.
         rows: the lines of `metrics.jsonl`, in their order.
         planned_rates: `schedule.json`: `step` and `lr`; empty where there is none.
+        local_models: the training loss around the "first" and the "best" weights (`local_model.*.json`),
+            as far as it was recorded.
         result: `result.json`; empty for a run that has not finished.
     """
 
@@ -40,6 +45,7 @@ class Run:
     rows: Sequence[Mapping[str, Any]]
     result: Mapping[str, Any]
     planned_rates: Mapping[str, Any] = field(default_factory=dict)
+    local_models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:
@@ -179,6 +185,9 @@ def read_run(folder: Path | str) -> Run:
         rows=_lines(folder / "metrics.jsonl"),
         result=_table(folder / "result.json"),
         planned_rates=_table(folder / "schedule.json"),
+        local_models={
+            which: model for which in LOCAL_MODELS if (model := _table(folder / f"local_model.{which}.json"))
+        },
     )
 
 

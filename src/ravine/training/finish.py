@@ -57,8 +57,10 @@ def finish(loop: Loop, why: str) -> dict[str, Any]:
         )
     if setup.task == "language" and setup.preprocessing is not None:
         result["sample"] = _sample(loop)
-    for notice in _looking_back(loop):
+    inputs, targets = next(iter(setup.feeds["train"].epoch(0)))
+    for notice in _looking_back(loop, inputs):
         loop.notice(notice)
+    loop.look_around("best", inputs, targets)
     result["timing"] = {name: round(seconds, 3) for name, seconds in state.seconds.items()}
     result["noticed"] = loop.notices
     folder.write_tensors("model.safetensors", loop.best)
@@ -67,11 +69,10 @@ def finish(loop: Loop, why: str) -> dict[str, Any]:
     return result
 
 
-def _looking_back(loop: Loop) -> list[watch.Notice]:
+def _looking_back(loop: Loop, inputs: Tensor) -> list[watch.Notice]:
     """Whether the training loss fell, and how many units are dead at the end."""
     setup = loop.setup
     trend = watch.loss_trend([row["train.loss"] for row in loop.folder.read_rows()])
-    inputs, _ = next(iter(setup.feeds["train"].epoch(0)))
     dead = watch.dead_notices(setup.model, watch.dead_units(setup.model, inputs))
     return ([trend] if trend else []) + dead
 

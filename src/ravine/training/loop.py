@@ -7,14 +7,14 @@ again from the recipe and the seed, because every random choice is addressed by 
 import math
 import time
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
 from ..errors import DataError, NotFiniteError, RunError
 from ..randomness import seed_noise
-from . import checkpoint, diagnosis, full_batch, metrics, start, watch
+from . import checkpoint, diagnosis, full_batch, local_models, metrics, start, watch
 from .evaluate import LOSS_UNIT, count_right, outputs_over
 from .progress import Progress
 from .recipe_text import to_toml
@@ -91,8 +91,15 @@ class Loop:
 
     def look(self) -> None:
         """Tell whether what is about to be trained is healthy; what is found goes into `result.json` too."""
-        for notice in start.findings(self.setup):
+        inputs, targets = next(iter(self.setup.feeds["train"].epoch(0)))
+        for notice in start.findings(self.setup, inputs, targets):
             self.notice(notice)
+        self.look_around("first", inputs, targets)
+
+    def look_around(self, which: Literal["first", "best"], inputs: Tensor, targets: Tensor) -> None:
+        """Keep what the loss looks like around the weights as they are, for the report."""
+        if model := local_models.around(self.setup, inputs, targets):
+            self.folder.write_json(f"local_model.{which}.json", model)
 
     def notice(self, notice: watch.Notice) -> None:
         """Tell something a person should know, once."""

@@ -1,6 +1,7 @@
 """A look before time is spent: is what is about to be trained healthy (T35)?"""
 
 import torch
+from torch import Tensor
 
 from . import watch
 from .data.dataset import outputs_of
@@ -10,14 +11,18 @@ from .recipe import LossSection
 from .setup import Setup
 
 
-def findings(setup: Setup) -> list[watch.Notice]:
+def findings(setup: Setup, inputs: Tensor, targets: Tensor) -> list[watch.Notice]:
     """What there is to say about a model that is about to be trained; nothing is changed.
 
     What one batch tells: the first loss against what chance gives, whether a tiny subset can be fitted, and
     units that are dead from the start. And the noise that its optimizer is to bear.
+
+    Args:
+        setup: the run.
+        inputs: of the first training batch.
+        targets: likewise.
     """
     model = setup.model
-    inputs, targets = next(iter(setup.feeds["train"].epoch(0)))
     loss_of = objective(setup.task, LossSection(), None, setup.device)
     with evaluating(model), torch.no_grad():
         outputs = model(inputs).float()

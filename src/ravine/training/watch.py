@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ..randomness import addressed
 from .data.dataset import Task
 from .models import evaluating
-from .not_finite import first_bad_activation, first_not_finite, hooked, state_and_gradients, tensors_in
+from .not_finite import first_bad_activation, first_not_finite, hooked, state_and_gradients
+from .work import BUDGET, TRAINING_PASSES, operations
 
 __all__ = [
     "FirstLoss",
@@ -106,10 +107,7 @@ _FEWEST_STEPS = 40
 _FEWEST_ITEMS = 4
 _MOST_ITEMS = 20
 _SEQUENCES, _POSITIONS = 4, 16
-_BUDGET = 4e10  # floating-point operations: about half a second on two cores
 _PARAMETERS_PER_ITEM = 8  # a line cannot pass through 20 points
-_TRAINING_PASSES = 3  # a backward pass costs about two forward passes
-_MOVING = 32  # writing a number down costs as much time as some tens of multiplications
 
 
 @dataclass(frozen=True)
@@ -202,23 +200,11 @@ def _fit(
 
 def _affordable(trial: nn.Module, inputs: Tensor) -> tuple[int, int]:
     """How many items and steps the budget allows, at least the fewest that mean something."""
-    multiplications = 0
-
-    def count(name: str, module: nn.Module, output: object) -> None:
-        nonlocal multiplications
-        weight = module.weight
-        if isinstance(weight, Tensor) and weight.ndim >= 2:
-            cost = weight[0].numel() + _MOVING
-            multiplications += cost * sum(tensor.numel() for tensor in tensors_in(output))
-
-    layers = {name: module for name, module in trial.named_modules() if hasattr(module, "weight")}
-    with evaluating(trial), torch.no_grad(), hooked(layers, count):
-        trial(inputs[:1])
-    item_step = max(1, 2 * _TRAINING_PASSES * multiplications)
+    item_step = TRAINING_PASSES * operations(trial, inputs[:1])
     parameters = sum(parameter.numel() for parameter in trial.parameters())
     solvable = max(2, parameters // _PARAMETERS_PER_ITEM)
-    items = min(len(inputs), solvable, max(_FEWEST_ITEMS, int(_BUDGET / (item_step * _MOST_STEPS))))
-    return items, min(_MOST_STEPS, max(_FEWEST_STEPS, int(_BUDGET / (item_step * items))))
+    items = min(len(inputs), solvable, max(_FEWEST_ITEMS, int(BUDGET / (item_step * _MOST_STEPS))))
+    return items, min(_MOST_STEPS, max(_FEWEST_STEPS, int(BUDGET / (item_step * items))))
 
 
 def _subset_notice(fitted: bool, loss: float, chance: float, steps: int, items: int) -> Notice:

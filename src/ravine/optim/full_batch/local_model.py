@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -48,6 +48,17 @@ class LocalModel:
     def best_step(self) -> float | None:
         """Where the quadratic model is lowest; None where it is not curved upwards, and so has no bottom."""
         return 0.0 - self.slope / self.curvature if self.curvature > 0 else None
+
+    def numbers(self) -> dict[str, Any]:
+        """What a picture needs, for JSON: the fields, both models at each step, and the best step's value."""
+        best = self.best_step
+        return {
+            **asdict(self),
+            "linear": [self.linear(step) for step in self.steps],
+            "quadratic": [self.quadratic(step) for step in self.steps],
+            "best_step": best,
+            "lowest": None if best is None else self.quadratic(best),
+        }
 
 
 def local_models(

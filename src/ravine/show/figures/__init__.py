@@ -2,7 +2,7 @@
 
 from .classes import class_balance, class_scores, confusion_matrix
 from .curves import gap, loss_curves, metric_curves
-from .local_model import local_model
+from .local_model import best_weights, first_weights, local_model
 from .pictures import worst_mistakes
 from .range_test import range_test
 from .reliability import calibration
@@ -10,10 +10,12 @@ from .steps import gradient_norm, schedule, timing, update_ratios
 from .values import loss_by_position, predicted_against_true, residuals
 
 __all__ = [
+    "best_weights",
     "calibration",
     "class_balance",
     "class_scores",
     "confusion_matrix",
+    "first_weights",
     "gap",
     "gradient_norm",
     "local_model",
