@@ -129,9 +129,10 @@ def write_profile(path: Path, outcomes: Outcomes) -> None:
     factors = [2 ** (step / 32) for step in range(32 * 5 + 1)]
     shares = [profile(outcomes, factor) for factor in factors]
     for name, color in zip(outcomes, HUES, strict=False):
-        line = {"shape": "hv", "color": color}
+        line = {"shape": "hv", "color": color, "dash": "solid" if name.startswith("ravine") else "dot"}
         figure.add_scatter(x=factors, y=[share[name] for share in shares], name=name, mode="lines", line=line)
-    figure.update_xaxes(type="log")
+    ticks = [*FACTORS, 20]
+    figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
     figure.update_yaxes(range=[0, 1.02], tickformat=".0%")
     figure.update_layout(showlegend=True)
     write_figure(path, figure, "Moré, Garbow and Hillstrom", "How often, and how nearly, each is the best.")

@@ -12,8 +12,8 @@ class Reason(Enum):
     """Why a minimization stopped. The value is (status, success, message)."""
 
     GRADIENT = (0, True, "converged: the gradient's largest entry is within its tolerance")
-    STEP = (1, True, "converged: the last step was, relative to x, within its tolerance")
-    VALUE = (2, True, "converged: the last change of the value was, relative to it, within its tolerance")
+    STEP = (1, True, "converged: the last step was within its tolerance")
+    VALUE = (2, True, "converged: the last change of the value was within its tolerance")
     PRECISION = (3, True, "converged: what is left to gain is below the rounding of the value")
     ITERATIONS = (4, False, "stopped: the budget of iterations is used up")
     EVALUATIONS = (5, False, "stopped: the budget of evaluations is used up")

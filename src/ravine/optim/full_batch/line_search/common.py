@@ -102,6 +102,10 @@ class Line:
         value, gradient = self._objective.value_and_gradient(x)
         return Point(alpha, value, torch.dot(gradient, self._direction).item(), x, gradient)
 
+    def alike(self, point: Point) -> bool:
+        """Whether only rounding tells the value at `point` from that at the start."""
+        return abs(point.value - self.start.value) <= self.noise
+
 
 @dataclass(frozen=True, slots=True)
 class Wolfe:
@@ -133,8 +137,7 @@ class Wolfe:
             return False
         if self.decreased(line, point):
             return True
-        equal = abs(point.value - line.start.value) <= line.noise
-        return equal and point.slope <= (2 * self.c1 - 1) * slope
+        return line.alike(point) and point.slope <= (2 * self.c1 - 1) * slope
 
 
 def noise(value: float, dtype: torch.dtype) -> float:

@@ -18,6 +18,8 @@ from .common import (
 )
 
 TRIALS = 20
+ALIKE = 6
+"""Trials whose values only rounding tells from the start's: their slopes too are rounding then."""
 _NARROW = 0.66
 
 
@@ -51,7 +53,7 @@ class _Search:
         self.widths = (math.inf, math.inf)
 
     def run(self) -> Found:
-        trials = 0
+        trials = alike = 0
         while trials < TRIALS:
             trial = self.line.at(self.alpha)
             if not trial.finite:
@@ -71,7 +73,8 @@ class _Search:
                 return Found(Outcome.UNBOUNDED, trial)
             self._next(trial)
             trials += self.bracketed
-            if self.alpha == trial.alpha or self.alpha == self.best.alpha:
+            alike += self.bracketed and self.line.alike(trial)
+            if alike == ALIKE or self.alpha == trial.alpha or self.alpha == self.best.alpha:
                 break
         if self.wall < math.inf and self.best.alpha == 0:
             return Found(Outcome.NOT_FINITE, self.line.start)
