@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
-from ravine.errors import Interrupted, NotFiniteError, RavineError, RecipeError
+from ravine.errors import Interrupted, ModelError, NotFiniteError, RavineError, RecipeError
 from ravine.lab.range_test import range_test
 from ravine.optim import minimize
-from ravine.training import checkpoint, full_batch, quiet
+from ravine.training import checkpoint, full_batch, quiet, signals
 from ravine.training import loop as loops
 from ravine.training import run as runs
 from ravine.training.own_optimizers import own_optimizer
@@ -110,6 +110,10 @@ class Functional(nn.Module):
             x = functional.dropout(x, 0.5, self.training)
         if self.kind == "mixing" and self.training:
             x = x - x.mean(0)
+        if self.kind == "seldom" and self.training and torch.rand(()) < 1e-6:
+            return 0 * self.layer(x)
+        if self.kind == "faint" and self.training:
+            x = x + 1e-5 * torch.randn_like(x)
         return self.layer(x)
 
 
@@ -126,6 +130,9 @@ def batches(count=6, items=8):
     [
         (Functional("random"), "the network draws at random"),
         (Functional("mixing"), "the network mixes items"),
+        (Functional("seldom"), "the network draws at random"),
+        (Functional("faint"), "the network draws at random"),
+        (nn.utils.parametrizations.spectral_norm(nn.Linear(5, 3)), "the network changes its buffers"),
         (nn.Sequential(nn.Linear(5, 4), nn.Dropout(0.1), nn.Linear(4, 3)), "dropout in '1'"),
         (
             nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.BatchNorm1d(4), nn.Linear(4, 3)),
@@ -143,6 +150,19 @@ def test_noise_in_a_network_of_ones_own_is_found_and_the_network_left_as_it_was(
     assert not any(module.training for module in model.modules())
     assert torch.equal(torch.get_rng_state(), state)
     model.train()
+
+
+def test_a_network_of_two_precisions_is_refused_as_a_mistake():
+    model = nn.Sequential(nn.Linear(5, 4), Casting(4, 3, dtype=torch.float64))
+    with pytest.raises(ModelError, match=r"lbfgs cannot train this network: .* one type"):
+        runs.make_setup(model, batches(), settings=[full()])
+
+
+class Casting(nn.Linear):
+    """A layer in a precision of its own."""
+
+    def forward(self, x):
+        return super().forward(x.to(self.weight.dtype)).float()
 
 
 def test_a_network_without_noise_is_none():
@@ -316,9 +336,14 @@ def test_a_run_on_images_that_are_prepared_anew_each_time_finds_the_same(tmp_pat
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("evaluation", [2, 7])
-def test_a_run_stopped_within_a_step_ends_bit_identical(name, evaluation, tmp_path, monkeypatch):
-    settings = [LINEAR, {"data": {"batch_size": 40}}, full(name, accumulate=4), {"stop": {"epochs": 6}}]
+@pytest.mark.parametrize(("evaluation", "iterations"), [(2, 1), (7, 1), (3, 5), (20, 5)])
+def test_a_run_stopped_within_a_step_ends_bit_identical(name, evaluation, iterations, tmp_path, monkeypatch):
+    settings = [
+        LINEAR,
+        {"data": {"batch_size": 40}},
+        full(name, accumulate=4, max_iter=iterations, tolerance_grad=0.0, tolerance_change=0.0),
+        {"stop": {"epochs": 6}},
+    ]
     whole = runs.train(None, "wine", settings=settings, out=tmp_path / "whole")
     original, calls = full_batch.StepLoss.__call__, 0
 
@@ -350,7 +375,7 @@ def test_a_converged_run_that_is_stopped_before_its_end_is_not_trained_on(tmp_pa
         original(self, row)
         if self.state.ended:
             self.save()
-            raise loops.StopNow
+            raise signals.StopNow
 
     with monkeypatch.context() as patch:
         patch.setattr(loops.Loop, "record", stopping)

@@ -15,6 +15,7 @@ from . import diagnosis, watch
 from .evaluate import count_right
 from .feed import Batch
 from .quiet import allows_noise
+from .signals import StopNow
 
 if TYPE_CHECKING:
     from .loop import Loop
@@ -122,7 +123,12 @@ def train_epoch(loop: "Loop") -> None:
     while state.batch < last:
         loss = StepLoss(loop, optimizer)
         before = watch.snapshot(setup.model) if state.batch + loss.count >= last else None
-        optimizer.step(loss)
+        try:
+            optimizer.step(loss)
+        except StopNow as stopped:
+            # Several iterations are a step: the first of them would be done again after those that are done.
+            stopped.whole = optimizer.param_groups[0]["max_iter"] == 1
+            raise
         ended = optimizer.last
         assert ended is not None
         scores = loss.reached(ended.loss)
@@ -137,7 +143,7 @@ def train_epoch(loop: "Loop") -> None:
         state.batch += loss.count
         state.step += 1
         if ended.reason is not None and not loss.noisy:
-            state.ended = ended.reason.message
+            state.ended = ended.reason.message.removeprefix("stopped: ")
         if setup.averaged is not None:
             setup.averaged.update_parameters(setup.model)
         if before is not None:

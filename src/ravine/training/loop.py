@@ -20,7 +20,7 @@ from .progress import Progress
 from .recipe_text import to_toml
 from .run_folder import RunFolder
 from .setup import Setup
-from .signals import StopRequest
+from .signals import StopNow, StopRequest
 from .tensorboard import Board
 
 TICK_SECONDS = 0.2
@@ -126,8 +126,9 @@ class Loop:
                 else:
                     self.train_epoch()
                 self.record(self.evaluate())
-        except StopNow:
-            self.save()
+        except StopNow as stopped:
+            if stopped.whole:
+                self.save()
             raise
         except NotFiniteError:
             self.keep_good_weights()
@@ -390,10 +391,6 @@ class Loop:
         setup.schedule.load_state_dict(checkpoint.unflatten(state["schedule"], tensors))
         if setup.averaged is not None:
             setup.averaged.load_state_dict(checkpoint.unflatten(state["averaged"], tensors))
-
-
-class StopNow(Exception):  # noqa: N818 - no error: the way out of nested loops
-    """A signal asked to stop."""
 
 
 def gradient_norm(gradients: list[Tensor]) -> float:

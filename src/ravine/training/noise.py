@@ -98,10 +98,16 @@ def _tried(model: nn.Module, feed: Feed, *, random: bool, mixes: bool) -> Iterat
     kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
     model.train()
     try:
-        if random and not _alike(_outputs(model, inputs, 0), _outputs(model, inputs, 1)):
+        draws = _draws(model, inputs) or not _alike(*(_outputs(model, inputs, n) for n in (0, 1)))
+        if random and draws:
             yield (
                 "the network draws at random: two passes over the same items differ, as with stochastic "
                 "depth; turn that off in its code"
+            )
+        elif mixes and any(not torch.equal(buffer, kept[name]) for name, buffer in model.named_buffers()):
+            yield (
+                "the network changes its buffers in each pass, as spectral normalization does, so that the "
+                "next one differs; turn that off in its code"
             )
         elif random and mixes and len(inputs) > 1:
             half = inputs[: len(inputs) // 2]
@@ -116,6 +122,21 @@ def _tried(model: nn.Module, feed: Feed, *, random: bool, mixes: bool) -> Iterat
                 buffer.copy_(kept[name])
         for module, training in modes:
             module.training = training
+
+
+def _draws(model: nn.Module, inputs: Tensor) -> bool:
+    """Whether a pass takes numbers from torch's random streams; what it does with them may seldom be seen."""
+    with addressed(0, "noise sources"), torch.no_grad():
+        before = _streams(inputs)
+        model(inputs)
+        return not all(map(torch.equal, before, _streams(inputs)))
+
+
+def _streams(inputs: Tensor) -> list[Tensor]:
+    found = [torch.get_rng_state()]
+    if inputs.is_cuda:
+        found.append(torch.cuda.get_rng_state(inputs.device))
+    return found
 
 
 def _outputs(model: nn.Module, inputs: Tensor, draw: int) -> Tensor:

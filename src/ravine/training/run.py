@@ -22,7 +22,7 @@ from . import checkpoint, given, recipe_text, watch
 from .data import DataOptions, Dataset, Splits, embedded, open_data
 from .data.splits import cut, to_json
 from .finish import finish
-from .loop import Loop, StopNow
+from .loop import Loop
 from .progress import Progress, Silent
 from .quiet import turned_off
 from .recipe import Layer, Recipe, file_layer, merge, named_layer, named_recipes, validate
@@ -30,7 +30,7 @@ from .resolve import resolve
 from .run_folder import RunFolder
 from .settings import GIVEN
 from .setup import Setup, prepare
-from .signals import StopRequest
+from .signals import StopNow, StopRequest
 from .trust import needed, refuse_code
 
 RecipeLike = str | Path | Layer | None

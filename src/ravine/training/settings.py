@@ -22,7 +22,7 @@ from .own_optimizers import own_optimizer
 WIRING = {
     "model": {"shape", "outputs"},
     "optimizer": {"params", "maximize", "foreach", "fused", "capturable", "differentiable"}
-    | {"clip_norm", "accumulate", "average"},
+    | {"clip_norm", "accumulate", "average", "line_search_fn"},
     "schedule": {"optimizer", "total_steps", "steps_per_epoch", "last_epoch"},
 }
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from ..errors import RavineError
+from ..errors import ModelError, RavineError
 from ..optim.schedules import Schedule
 from ..randomness import addressed
 from ..registry import lookup
@@ -166,7 +166,8 @@ def assemble(
     Raises:
         RecipeError: no value is called as the monitored one; a schedule is longer than the training; the
             optimizer needs a loss without noise, and there is some.
-        ModelError: a moving average was asked for, and the model cannot be copied.
+        ModelError: the optimizer cannot train the network; a moving average was asked for, and the network
+            cannot be copied.
         RavineError: TensorBoard was asked for and is not installed.
     """
     notes = []
@@ -181,10 +182,11 @@ def assemble(
         found = noise.sources(recipe, model, parts["train"])
         noise.refuse(recipe, found)
     steps_per_epoch = -(-len(parts["train"]) // recipe.optimizer.accumulate)
-    optimizer = settings.part("optimizer", recipe.optimizer.name)(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
-        **recipe.optimizer.settings,
-    )
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        optimizer = settings.part("optimizer", recipe.optimizer.name)(trained, **recipe.optimizer.settings)
+    except ValueError as error:  # its settings were tried before: what does not fit is the network
+        raise ModelError(f"{recipe.optimizer.name} cannot train this network: {error}") from error
     assert isinstance(recipe.stop.epochs, int)
     schedule = lookup("schedule", recipe.schedule.name)(
         optimizer,

@@ -6,6 +6,16 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
+class StopNow(Exception):  # noqa: N818 - no error: the way out of nested loops
+    """A signal asked to stop.
+
+    Attributes:
+        whole: whether what is in memory is where a run can go on from.
+    """
+
+    whole = True
+
+
 class StopRequest:
     """While entered, `signum` is the signal that asked to stop, or 0.
 

@@ -301,3 +301,38 @@ def test_a_pole_on_a_bound_is_never_evaluated_beyond():
     found = minimize(lambda x: (x - x.log()).sum(), [5.0, 0.01], bounds=(0, None), tol=1e-8)
     assert found.success
     assert found.x.tolist() == pytest.approx([1.0, 1.0])
+
+
+LOW, HIGH = [0.0, 1.0], [5.0, 9.0]
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        list(zip(LOW, HIGH, strict=True)),
+        list(zip(np.array(LOW), np.array(HIGH), strict=True)),
+        list(zip(np.array(LOW, dtype=np.float32), np.array(HIGH, dtype=np.float32), strict=True)),
+        list(zip(np.array([0, 1]), np.array([5, 9]), strict=True)),
+        list(zip(tensor(*LOW), tensor(*HIGH), strict=True)),
+        np.array([LOW, HIGH]).T,
+        tensor(*LOW, *HIGH).reshape(2, 2).T,
+        optimize.Bounds(LOW, HIGH),
+        (tensor(*LOW), tensor(*HIGH)),
+        iter(zip(LOW, HIGH, strict=True)),
+    ],
+)
+def test_bounds_in_every_form_are_the_same(bounds):
+    """Two pairs for two elements could be read as one pair of vectors: then x would end at (1, 5)."""
+    found = minimize(lambda x: (x - 3).square().sum(), [1.0, 2.0], bounds=bounds)
+    assert found.x.tolist() == pytest.approx([3.0, 3.0])
+
+
+@pytest.mark.parametrize("bounds", [3, [1, 2, 3], [("a", 1), (0, 1), (0, 1)]])
+def test_what_is_no_bounds_is_refused(bounds):
+    with pytest.raises(ValueError, match="bounds must be"):
+        minimize(lambda x: x.square().sum(), [1.0, 2.0, 3.0], bounds=bounds)
+
+
+def test_values_too_small_to_square_are_no_failure():
+    found = minimize(lambda x: x.abs().sum(), [1.0, 2.0], bounds=(-200.0, 150.0))
+    assert found.fun < 1e-6

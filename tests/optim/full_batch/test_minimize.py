@@ -9,7 +9,9 @@ import torch
 from scipy import optimize
 from torch import nn
 
+from ravine.errors import MemoryLimitError
 from ravine.lab.problems.more_garbow_hillstrom import kowalik_osborne
+from ravine.optim.full_batch import room
 from ravine.optim.full_batch.minimize import METHODS, minimize
 from ravine.optim.full_batch.result import Reason, Result
 
@@ -248,11 +250,58 @@ def test_the_line_search_takes_its_constants():
         ({"options": {"maxfum": 3}}, r"did you mean 'maxfun'\?"),
         ({"options": {"wolfe": 3}}, "has no option 'wolfe'"),
         ({"options": {"c1": 0.9, "c2": 0.1}}, "Invalid c1, c2: 0.9, 0.1"),
-        ({"tol": -1.0}, "Invalid gtol: -1.0; it must be at least 0"),
+        ({"method": None}, "Invalid method: None"),
+        ({"tol": -1.0}, "Invalid gtol: -1.0; it must be a number of at least 0"),
+        ({"tol": "a"}, "Invalid gtol: 'a'"),
+        ({"options": {"ftol": None}}, "Invalid ftol: None"),
         ({"options": {"maxiter": -1}}, "Invalid maxiter"),
+        ({"options": {"maxfun": -1}}, "Invalid maxfun: -1; it must be a whole number"),
+        ({"options": {"maxfun": "5"}}, "Invalid maxfun: '5'"),
+        ({"options": {"memory": 2.5}}, "Invalid memory: 2.5; it must be a whole number"),
+        ({"jac": "2-point"}, "Invalid jac: '2-point'"),
+        ({"dtype": torch.bfloat16}, r"x would be torch\.bfloat16, .* float32 or float64"),
+        ({"dtype": torch.int64}, r"x would be torch\.int64"),
         ({"method": "gd", "options": {"lr": 0.0}}, "Invalid lr: 0.0; it must be above 0"),
     ],
 )
 def test_mistakes_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         minimize(rosenbrock, [-1.2, 1.0], **arguments)
+
+
+@pytest.mark.parametrize(("x0", "message"), [(None, "not None"), ("abc", "not 'abc'"), ([], "no tensor")])
+def test_a_start_that_is_no_numbers_is_refused(x0, message):
+    with pytest.raises(ValueError, match=message):
+        minimize(rosenbrock, x0)
+
+
+def test_a_function_without_a_value_is_refused():
+    with pytest.raises(ValueError, match="f returned nothing"):
+        minimize(lambda x: None, [1.0])
+
+
+@pytest.mark.parametrize("method", ["lbfgs", "newton"])
+def test_a_function_of_other_tensors_is_refused(method):
+    other = torch.nn.Linear(2, 1)
+    with pytest.raises(ValueError, match="does not depend on x"):
+        minimize(lambda: other.weight.square().sum(), torch.nn.Linear(2, 1), method)
+
+
+def test_no_jac_is_autograd_as_in_scipy():
+    assert minimize(rosenbrock, [-1.2, 1.0], jac=False).success
+
+
+def test_a_callback_that_hides_its_parameters_is_given_x():
+    assert minimize(rosenbrock, [-1.2, 1.0], callback=max).success
+
+
+def test_a_start_that_is_not_a_number_says_nothing_of_bounds():
+    assert "bounds" not in minimize(rosenbrock, [math.nan, 1.0]).message
+
+
+@pytest.mark.parametrize("method", ["bfgs", "newton", "trust-exact", "saddle-free-newton"])
+def test_matrices_that_do_not_fit_are_refused(method, monkeypatch):
+    monkeypatch.setattr(room, "free_bytes", lambda _: 2**20)
+    with pytest.raises(MemoryLimitError, match=f"the method '{method}' keeps a matrix of 300 x 300 numbers"):
+        minimize(rosenbrock, torch.zeros(300), method)
+    assert minimize(rosenbrock, torch.zeros(300), "lbfgs").success

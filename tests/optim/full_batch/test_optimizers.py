@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from ravine.errors import MemoryLimitError
-from ravine.optim.full_batch import optimizer as base
+from ravine.optim.full_batch import room
 from ravine.optim.full_batch.minimize import minimize
 from ravine.optim.full_batch.optimizers import BFGS, LBFGS, Newton
 from ravine.optim.full_batch.result import Reason
@@ -184,6 +184,73 @@ def test_a_state_of_other_parameters_is_refused(made):
     optimizer.step(closure_of(optimizer, lambda: rosenbrock(x)))
     with pytest.raises(ValueError, match=r"the state is of 3 numbers, but .* steps 4"):
         made([y]).load_state_dict(optimizer.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("made", "other"),
+    [(LBFGS, torch.optim.LBFGS), (BFGS, torch.optim.Adam), (LBFGS, BFGS), (BFGS, LBFGS), (LBFGS, Newton)],
+)
+def test_another_optimizer_s_state_is_refused_and_nothing_is_changed(made, other):
+    x = torch.tensor([-1.2, 1.0], requires_grad=True)
+    theirs = other([x])
+
+    def closure():
+        theirs.zero_grad()
+        loss = rosenbrock(x)
+        if other is not Newton:
+            loss.backward()
+        return loss
+
+    theirs.step(closure)
+    ours = made([x])
+    with pytest.raises(ValueError, match=f"this is no state of {made.__name__}"):
+        ours.load_state_dict(theirs.state_dict())
+    assert ours.state_dict() == made([x]).state_dict()
+
+
+def test_another_history_size_begins_the_curvature_anew():
+    x = torch.tensor([-1.2, 1.0, 0.5], dtype=torch.float64, requires_grad=True)
+    optimizer = LBFGS([x], max_iter=4, history_size=9, **ENDLESS)
+    stepped(optimizer, closure_of(optimizer, lambda: rosenbrock(x)), 2)
+    optimizer.param_groups[0]["history_size"] = 3
+    stepped(optimizer, closure_of(optimizer, lambda: rosenbrock(x)), 1)
+    state = optimizer.state_dict()
+    assert state["state"][0]["curvature"]["steps"].shape == (3, 3)
+    resumed = LBFGS([x])
+    resumed.load_state_dict(state)
+    stepped(resumed, closure_of(resumed, lambda: rosenbrock(x)), 1)
+
+
+@quasi_newton
+def test_thawing_one_and_freezing_another_of_its_size_begins_anew(made):
+    x, y = (torch.tensor([-1.2, 1.0], dtype=torch.float64, requires_grad=True) for _ in range(2))
+    y.requires_grad_(False)
+    optimizer = made([x, y], max_iter=3, allow_noise=False, **ENDLESS)
+
+    def loss():
+        return rosenbrock(x) + 7 * (y - 3).square().sum()
+
+    stepped(optimizer, closure_of(optimizer, loss), 1)
+    with torch.no_grad():
+        y.copy_(x)
+    x.requires_grad_(False)
+    y.requires_grad_(True)
+    stepped(optimizer, closure_of(optimizer, loss), 2)
+    torch.testing.assert_close(y.detach(), torch.full_like(y, 3.0))
+
+
+def test_a_closure_of_newton_that_calls_backward_is_told():
+    x = torch.tensor([-1.2, 1.0], requires_grad=True)
+    optimizer = Newton([x])
+
+    def closure():
+        optimizer.zero_grad()
+        loss = rosenbrock(x)
+        loss.backward()
+        return loss
+
+    with pytest.raises(RuntimeError, match=r"not call backward\(\): second derivatives"):
+        optimizer.step(closure)
 
 
 @quasi_newton
@@ -406,6 +473,10 @@ def test_names_and_kinds_that_do_not_fit_are_refused():
     x = torch.zeros(1, requires_grad=True)
     with pytest.raises(ValueError, match="Invalid line_search_fn: 'armijo'"):
         LBFGS([x], line_search_fn="armijo")
+    with pytest.raises(ValueError, match="Invalid max_iter: 0; it must be a whole number of at least 1"):
+        LBFGS([x], max_iter=0)
+    with pytest.raises(ValueError, match=r"Invalid max_iter: 2\.5"):
+        LBFGS([x], max_iter=2.5)
     with pytest.raises(ValueError, match="Invalid history_size: 0"):
         LBFGS([x], history_size=0)
     with pytest.raises(ValueError, match=r"float32 or float64 parameters, not torch\.bfloat16"):
@@ -433,13 +504,13 @@ def test_a_rate_of_zero_takes_no_step():
 
 @pytest.mark.parametrize(("made", "needed"), [(BFGS, "0.9 GiB"), (Newton, "3.7 GiB")])
 def test_matrices_that_do_not_fit_are_refused_before_anything_is_made(made, needed, monkeypatch):
-    monkeypatch.setattr(base, "free_bytes", lambda _: 2**30)
+    monkeypatch.setattr(room, "free_bytes", lambda _: 2**30)
     with pytest.raises(
         MemoryLimitError, match=rf"15,811 x 15,811 numbers: at work it takes {needed}, .* 1\.0 GiB"
     ):
         made([torch.zeros(15_811, requires_grad=True)])
     made([torch.zeros(1000, requires_grad=True)])
-    monkeypatch.setattr(base, "free_bytes", lambda _: None)
+    monkeypatch.setattr(room, "free_bytes", lambda _: None)
     made([torch.zeros(15_811, requires_grad=True)])
 
 

@@ -60,6 +60,83 @@ def test_a_function_that_falls_for_ever_is_unbounded(method, fall):
     assert found.nfev < 1000
 
 
+WITHOUT_GD = pytest.mark.parametrize("method", METHODS[:-1])
+F32, F64 = torch.float32, torch.float64
+
+
+@WITHOUT_GD
+@pytest.mark.parametrize("dtype", [F32, F64])
+def test_a_fall_that_becomes_linear_is_no_minimum(method, dtype):
+    """log Σ exp falls along (−1, −1) for ever, and its Hessian is singular in that direction."""
+    found = minimize(lambda x: x.logsumexp(0), [1.0, 2.0], method, dtype=dtype, options={"maxfun": 500})
+    assert not found.success, found.message
+    expected = (Reason.UNBOUNDED, Reason.EVALUATIONS) if method == "trust-exact" else (Reason.UNBOUNDED,)
+    assert found.reason in expected
+
+
+def test_a_fall_that_becomes_linear_is_no_minimum_within_bounds_above():
+    found = minimize(lambda x: x.logsumexp(0), [1.0, 2.0], bounds=(None, 5.0))
+    assert found.reason is Reason.UNBOUNDED and found.nfev < 500
+
+
+@EVERY
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: x.sum(),
+        lambda x: torch.nn.functional.softplus(x).sum() - 2 * x.sum(),
+        lambda x: x.abs().sum(),
+        lambda x: x.norm(),
+        lambda x: x.log().sum(),
+        lambda x: -x.log().sum(),
+        lambda x: (1 / x).sum(),
+    ],
+    ids=["linear", "softplus", "abs", "norm", "log", "-log", "1/x"],
+)
+def test_overflow_and_underflow_end_with_a_reason(method, dtype, f):
+    found = minimize(f, [1.0, 2.0], method, dtype=dtype, options={"maxfun": 3000})
+    assert isinstance(found.reason, Reason)
+
+
+def poisson(x):
+    """The mean negative log-likelihood of counts, convex, and as steep as exp far from its minimum."""
+    draw = torch.Generator().manual_seed(0)
+    inputs = torch.randn(200, 3, generator=draw, dtype=F64)
+    rates = (inputs @ torch.tensor([0.5, -0.3, 0.2], dtype=F64)).exp()
+    counts = torch.poisson(rates, generator=draw)
+    return ((inputs @ x).exp() - counts * (inputs @ x)).mean()
+
+
+@WITHOUT_GD
+@pytest.mark.parametrize("start", [5.0, 10.0])
+def test_a_start_of_any_steepness_is_no_reason_to_stop_early(method, start):
+    best = minimize(poisson, torch.zeros(3), "newton", tol=1e-12)
+    found = minimize(poisson, torch.full((3,), start), method)
+    assert found.success and found.fun == pytest.approx(best.fun, abs=1e-8)
+
+
+@WITHOUT_GD
+@pytest.mark.parametrize(
+    ("dtype", "start", "within"), [(F32, (100.0, -50.0), 1e-2), (F64, (1e4, -5e3), 1e-9)]
+)
+def test_a_steep_quartic_is_followed_to_its_end(method, dtype, start, within):
+    found = minimize(lambda x: (x * x - 1).square().sum(), list(start), method, dtype=dtype)
+    assert found.success and found.fun < within
+
+
+@pytest.mark.parametrize("method", ["newton", "trust-exact", "newton-cg"])
+@pytest.mark.parametrize(("dtype", "waves"), [(F32, 1e4), (F64, 1e9)])
+def test_a_curvature_that_dwarfs_another_hides_nothing(method, dtype, waves):
+    """At a maximum of the cosine, whose curvature is −waves², the other variable is still far from 1."""
+
+    def f(x):
+        return (x[0] - 1).square() + torch.cos(waves * x[1])
+
+    found = minimize(f, [3.0, 0.0], method, dtype=dtype, options={"maxfun": 3000})
+    assert found.fun < 1.1
+
+
 @EVERY
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_start_that_is_not_finite_ends_there(method, value):

@@ -1,7 +1,8 @@
 """Bounds on x, as vectors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -82,14 +83,22 @@ def make_bounds(given: Any, like: Tensor, flatten: Callable[[Any], Tensor]) -> B
     """Bounds for vectors like `like`, (n,), from what a user gives.
 
     Args:
-        given: a sequence of n pairs (low, high), as SciPy takes; or one pair for all of x, each of it a
+        given: a sequence of n pairs (low, high) or SciPy's `Bounds`; or one pair for all of x, each of it a
             number or a structure of tensors like x0. None, -inf and inf are no bound.
         like: what x is like.
         flatten: from a structure like x0 to a vector.
 
     Raises:
-        ValueError: the number of bounds is not that of x; a lower bound above its upper bound, or nan.
+        ValueError: the number of bounds is not that of x; a lower bound above its upper bound, or nan; no
+            bounds at all.
     """
+    if isinstance(given, torch.Tensor) or hasattr(given, "__array__"):
+        given = torch.as_tensor(given).tolist()
+    elif hasattr(given, "lb") and hasattr(given, "ub"):  # scipy.optimize.Bounds
+        given = (given.lb, given.ub)
+    if not isinstance(given, Iterable):
+        raise ValueError(f"bounds must be pairs (low, high), not {given!r}")
+    given = list(given) if not isinstance(given, tuple) else given
     if _is_pair(given) and not all(_is_pair(side) and _is_numbers(side) for side in given):
         low, high = (
             _side(side, missing, like, flatten)
@@ -101,6 +110,8 @@ def make_bounds(given: Any, like: Tensor, flatten: Callable[[Any], Tensor]) -> B
         raise ValueError(
             f"x has {like.numel()} elements, so bounds must be {like.numel()} pairs (low, high), or one"
         )
+    if not all(_is_numbers(pair) for pair in pairs):
+        raise ValueError("bounds must be pairs of numbers, or None where there is no bound")
     low = like.new_tensor([-torch.inf if pair[0] is None else float(pair[0]) for pair in pairs])
     high = like.new_tensor([torch.inf if pair[1] is None else float(pair[1]) for pair in pairs])
     return Bounds(low, high)
@@ -111,12 +122,17 @@ def _is_pair(given: Any) -> bool:
 
 
 def _is_numbers(given: Any) -> bool:
-    return all(item is None or isinstance(item, int | float) for item in given)
+    return all(item is None or _is_number(item) for item in given)
+
+
+def _is_number(item: Any) -> bool:
+    """Whether it is one number: Python's, NumPy's, or a tensor without axes."""
+    return isinstance(item, Real) or (hasattr(item, "ndim") and item.ndim == 0)
 
 
 def _side(side: Any, missing: float, like: Tensor, flatten: Callable[[Any], Tensor]) -> Tensor:
     if side is None:
         return torch.full_like(like, missing)
-    if isinstance(side, int | float):
+    if _is_number(side):
         return torch.full_like(like, float(side))
     return flatten(side).detach()

@@ -48,9 +48,16 @@ class Closure:
         return self._noted(torch.tensor(loss + penalty, dtype=torch.float64), loss), gradients
 
     def value(self) -> Tensor:
-        """The value with its graph: of a closure that does not call backward."""
+        """The value with its graph: of a closure that does not call backward.
+
+        Raises:
+            RuntimeError: it called backward, or there is no graph.
+        """
+        for parameter, _ in self._decayed:
+            parameter.grad = None
         loss = self._closure()
-        if not (isinstance(loss, Tensor) and loss.requires_grad):
+        backward = any(parameter.grad is not None for parameter, _ in self._decayed)
+        if backward or not (isinstance(loss, Tensor) and loss.requires_grad):
             raise RuntimeError(
                 f"{self._name}: the closure must return the loss as a tensor with its graph, and not call "
                 "backward(): second derivatives are taken of it"

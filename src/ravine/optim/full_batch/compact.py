@@ -23,8 +23,8 @@ class CompactHessian:
         Raises:
             ValueError: no room for a pair.
         """
-        if memory < 1:
-            raise ValueError(f"Invalid memory: {memory}; it must be at least 1")
+        if not isinstance(memory, int) or memory < 1:
+            raise ValueError(f"Invalid memory: {memory!r}; it must be a whole number of at least 1")
         self._memory = memory
         self._none = like.new_zeros(0, like.numel())
         self.theta = theta
@@ -81,7 +81,7 @@ class CompactHessian:
             fixed[k:] @ fixed[k:].T / self.theta,
         )
         solved, failed = torch.linalg.solve_ex(inner, W @ right)
-        correction = 0.0 if bool(failed) else (solved @ W) / self.theta**2
+        correction = 0.0 if bool(failed) else (solved @ W) / self.theta / self.theta
         return right / self.theta + correction
 
 

@@ -43,7 +43,9 @@ def observe(s: Tensor, y: Tensor, bs: Tensor | None = None) -> Pair | None:
         None where there is no positive curvature and no `bs` to repair it.
     """
     sy, ss, yy = torch.stack([torch.dot(s, y), torch.dot(s, s), torch.dot(y, y)]).tolist()
-    if sy > torch.finfo(s.dtype).eps * math.sqrt(ss) * math.sqrt(yy) and 0 < sy / yy < math.inf:
+    type_ = torch.finfo(s.dtype)
+    positive = yy > 0 and sy > type_.eps * math.sqrt(ss) * math.sqrt(yy)
+    if positive and 0 < sy / yy <= type_.max:
         return Pair(s, y, sy, yy)
     curvature = 0.0 if bs is None else torch.dot(s, bs).item()
     if not curvature > 0 or bs is None:

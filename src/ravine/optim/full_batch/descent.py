@@ -23,13 +23,16 @@ def first_scale(start: Iterate) -> float:
 
     Where f is a parabola that falls to zero along the gradient, its minimum is there. The length follows the
     units of f and x, so that a problem in other units is solved by the same steps. A constant added to f
-    makes it too long, which costs the line search a few trials.
+    makes it too long, which costs the line search a few trials. Where f is 0, it is a tenth of x, and where x
+    is 0 too, nothing tells of units: it is 1.
     """
     norm = torch.linalg.vector_norm(start.gradient).item()
-    scale = 2 * abs(start.value) / norm / norm if norm > 0 else 0.0
-    if 0 < scale < math.inf:
-        return scale
-    return 1 / norm if 0 < norm < math.inf else 1.0
+    if not 0 < norm < math.inf:
+        return 1.0
+    size = torch.linalg.vector_norm(start.x).item()
+    most = torch.finfo(start.x.dtype).max
+    lengths = (2 * abs(start.value) / norm, 0.1 * size, 1.0)
+    return next((length / norm for length in lengths if 0 < length / norm < most), 1.0)
 
 
 def search(

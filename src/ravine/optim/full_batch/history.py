@@ -27,13 +27,18 @@ class History:
         Raises:
             ValueError: no room for a pair.
         """
-        if memory < 1:
-            raise ValueError(f"Invalid memory: {memory}; it must be at least 1")
+        if not isinstance(memory, int) or memory < 1:
+            raise ValueError(f"Invalid memory: {memory!r}; it must be a whole number of at least 1")
         self._steps = like.new_zeros(memory, like.numel())
         self._changes = like.new_zeros(memory, like.numel())
         self._triangle = like.new_zeros(memory, memory)
         self.gamma = gamma
         self.count = self._next = 0
+
+    @property
+    def memory(self) -> int:
+        """The most pairs it can hold."""
+        return len(self._steps)
 
     def clear(self) -> None:
         """Forget the pairs; gamma stays, as the best guess of the scale."""

@@ -41,7 +41,7 @@ class LBFGSB:
                 more_thuente, self.wolfe, objective, current, direction, 1.0, ray.longest(), ray.settle
             )
             if found.outcome not in (Outcome.WOLFE, Outcome.IMPROVED):
-                if hessian.count == 0 or within_rounding(found, current):
+                if not hessian.count or found.outcome is Outcome.UNBOUNDED or within_rounding(found, current):
                     return ending(found, current)
                 hessian.clear()
                 continue

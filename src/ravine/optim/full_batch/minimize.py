@@ -21,6 +21,7 @@ from .newton import Newton
 from .newton_cg import NewtonCG
 from .objective import Budget, Objective
 from .result import Reason, Result
+from .room import MATRICES, refuse_matrices
 from .saddle_free import SaddleFreeNewton
 from .stopping import Stopping
 from .trust_exact import TrustExact
@@ -78,15 +79,20 @@ def minimize(
 
     Raises:
         ValueError: an unknown method or option, or a value out of range; bounds that cross, or for a method
-            that has none; x0 without parameters, or complex;
+            that has none; x0 without parameters, or complex; a dtype that is neither float32 nor float64;
             f that returns no scalar, or one that autograd cannot follow to x.
+        MemoryLimitError: the method keeps matrices for which there is no room.
     """
     chosen = {"gtol": tol, **(options or {})}
     maxfun = chosen.pop("maxfun", MAXFUN)
+    if not isinstance(maxfun, int | None) or (maxfun is not None and maxfun < 0):
+        raise ValueError(f"Invalid maxfun: {maxfun!r}; it must be a whole number of evaluations, or None")
     keep_path = chosen.pop("return_path", False)
     rules = [field.name for field in fields(Stopping) if field.name in chosen]
     stopping = Stopping(**{name: chosen.pop(name) for name in rules})
     objective = Objective(f, x0, jac=jac, dtype=dtype, max_evaluations=maxfun)
+    if method in MATRICES:
+        refuse_matrices(f"the method {method!r}", objective.n, objective.x0, MATRICES[method])
     limits = None if bounds is None else make_bounds(bounds, objective.x0, objective.structure.flatten)
     walker = _method(method, chosen, limits)
     run = _Run(objective, stopping, callback, keep_path, limits)
@@ -99,7 +105,7 @@ def minimize(
 
 def _method(name: str, options: dict[str, Any], bounds: Bounds | None) -> Method:
     if name not in METHODS:
-        raise ValueError(f"Invalid method: {name!r}{nearest(name, METHODS)}")
+        raise ValueError(f"Invalid method: {name!r}{nearest(str(name), METHODS)}")
     made = METHODS[name]
     if bounds is not None:
         if name != "lbfgs":
@@ -131,7 +137,7 @@ class _Run:
         self.objective, self.stopping, self.callback = objective, stopping, callback
         self.bounds = bounds
         self.start = objective.x0 if bounds is None else bounds.clip(objective.x0)
-        self.moved = not torch.equal(self.start, objective.x0)
+        self.moved = bounds is not None and not torch.equal(self.start, objective.x0)
         self.path: list[Iterate] | None = [] if keep_path else None
         self.current: Iterate | None = None
         self.reason: Reason | None = None
@@ -150,14 +156,13 @@ class _Run:
             self.reason = Reason.EVALUATIONS
 
     def _walk(self, method: Method, start: Iterate) -> Reason:
-        steps = method.run(self.objective, start)
+        steps, current = method.run(self.objective, start), start
         while True:
             try:
-                iterate = next(steps)
+                current = next(steps)
             except StopIteration as end:
-                reason: Reason = end.value
-                return reason
-            reason_to_stop = self._arrive(iterate)
+                return self.stopping.ending(end.value, current)
+            reason_to_stop = self._arrive(current)
             if reason_to_stop is not None:
                 return reason_to_stop
 
@@ -212,10 +217,18 @@ class _Run:
         )
 
 
+def _parameters(function: Callable[..., Any]) -> Mapping[str, Any]:
+    """Those of a function; of a built-in one that does not tell, none."""
+    try:
+        return inspect.signature(function).parameters
+    except ValueError:
+        return {}
+
+
 def _told(callback: Callable[..., Any], result: Result) -> bool:
     """Call it as SciPy does; False where it asks to stop."""
     try:
-        if "intermediate_result" in inspect.signature(callback).parameters:
+        if "intermediate_result" in _parameters(callback):
             callback(intermediate_result=result)
         else:
             callback(result.x)

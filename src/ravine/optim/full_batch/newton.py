@@ -9,7 +9,7 @@ from torch import Tensor
 from .damping import damped, magnitude
 from .line_search import Wolfe
 from .method import Iterate, Steps
-from .newton_descent import walk_along
+from .newton_descent import Proposal, walk_along
 from .objective import Objective
 from .result import Reason
 
@@ -36,14 +36,16 @@ class Newton:
         """The iterates after `start`."""
         if self.plain:
             return _undamped(objective, start)
-        return walk_along(objective, start, self.wolfe, _direction)
+        return walk_along(objective, start, self.wolfe, propose)
 
 
-def _direction(objective: Objective, current: Iterate) -> Tensor | Reason:
+def propose(objective: Objective, current: Iterate) -> Proposal | Reason:
+    """Newton's step with the Hessian damped where it is not positive definite."""
     hessian = objective.hessian(current.x)
     if not math.isfinite(magnitude(hessian)):
         return Reason.NOT_FINITE
-    return damped(hessian).solve(-current.gradient)
+    factor = damped(hessian)
+    return Proposal(factor.solve(-current.gradient), whole=not factor.shift)
 
 
 def _undamped(objective: Objective, current: Iterate) -> Steps:

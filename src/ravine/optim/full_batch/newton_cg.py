@@ -3,11 +3,9 @@
 import math
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
 from .line_search import Wolfe
 from .method import Iterate, Steps
-from .newton_descent import walk_along
+from .newton_descent import Proposal, walk_along
 from .objective import Objective
 from .result import Reason
 from .truncated_cg import truncated_cg
@@ -36,12 +34,12 @@ class NewtonCG:
         """The iterates after `start`."""
         steepest = 0.0
 
-        def direct(objective: Objective, current: Iterate) -> Tensor | Reason:
+        def direct(objective: Objective, current: Iterate) -> Proposal | Reason:
             nonlocal steepest
             steepest = max(steepest, current.largest())
             forcing = min(_LOOSEST, math.sqrt(current.largest() / steepest))
             product = objective.hessian_product(current.x)
             found = truncated_cg(current.gradient, product, forcing, _MOST_PRODUCTS * objective.n)
-            return Reason.NOT_FINITE if found is None else found.step
+            return Reason.NOT_FINITE if found is None else Proposal(found.step, not found.curved_down)
 
         return walk_along(objective, start, self.wolfe, direct)

@@ -14,6 +14,12 @@ from .structure import Structure
 _TOGETHER = 32
 
 
+UNRELATED = (
+    "the value of f does not depend on x by operations that autograd sees "
+    "(detach, item and NumPy break the chain); pass jac= for a gradient of your own"
+)
+
+
 class Budget(Exception):  # noqa: N818 - an end that was agreed on, no error
     """The budget of evaluations is used up."""
 
@@ -52,10 +58,12 @@ class Objective:
             max_evaluations: of the value; the next one raises `Budget`. None: any number.
 
         Raises:
-            ValueError: x0 has no parameters, or complex ones; a dtype for a module.
+            ValueError: as `Structure`; a jac that is none of these.
         """
+        if not (jac is None or isinstance(jac, bool) or callable(jac)):
+            raise ValueError(f"Invalid jac: {jac!r}; it must be a function, True, or None for autograd")
         self._f = f
-        self._jac = jac
+        self._jac = None if jac is False else jac
         self._budget = max_evaluations
         self.structure = Structure(x0, dtype)
         self.x0 = self.structure.start()
@@ -169,6 +177,8 @@ class Objective:
             raise
 
     def _scalar(self, value: Any) -> Tensor:
+        if value is None:
+            raise ValueError("f returned nothing; it must return the value")
         tensor = value if isinstance(value, Tensor) else torch.as_tensor(value)
         if tensor.numel() != 1 or tensor.is_complex():
             kind = "complex" if tensor.is_complex() else f"of shape {tuple(tensor.shape)}"
@@ -180,11 +190,11 @@ class Objective:
         if self._jac is None:
             value = self._scalar(result)
             if not value.requires_grad:
-                raise ValueError(
-                    "the value of f does not depend on x by operations that autograd sees "
-                    "(detach, item and NumPy break the chain); pass jac= for a gradient of your own"
-                )
-            return value, _flat(_gradients(value, leaves, create_graph=create_graph))
+                raise ValueError(UNRELATED)
+            gradients = torch.autograd.grad(value, leaves, create_graph=create_graph, allow_unused=True)
+            if all(gradient is None for gradient in gradients):
+                raise ValueError(UNRELATED)
+            return value, _flat(_filled(gradients, leaves))
         if self._jac is True:
             value, gradient = result
         else:
@@ -204,6 +214,13 @@ class Objective:
 
 def _gradients(output: Tensor, leaves: Sequence[Tensor], **how: Any) -> Sequence[Tensor]:
     return torch.autograd.grad(output, leaves, allow_unused=True, materialize_grads=True, **how)
+
+
+def _filled(gradients: Sequence[Tensor | None], leaves: Sequence[Tensor]) -> Sequence[Tensor]:
+    return [
+        torch.zeros_like(leaf) if gradient is None else gradient
+        for gradient, leaf in zip(gradients, leaves, strict=True)
+    ]
 
 
 def _flat(gradients: Sequence[Tensor]) -> Tensor:

@@ -11,17 +11,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ...errors import MemoryLimitError
-from ...memory import free_bytes
 from ..base import Number, Parameters
 from ..optimizers.checks import check, check_lr
 from .closure import Closure, live, objective_of
 from .method import Iterate, Steps
 from .objective import Objective
 from .result import Reason
-
-GIB = 2**30
-PRECISIONS = (torch.float32, torch.float64)
+from .room import refuse_matrices
+from .structure import PRECISIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +56,8 @@ class FullBatchOptimizer(Optimizer, ABC):
     """No element is stepped by itself."""
     wants_graph: ClassVar[bool] = False
     """The closure returns the loss with its graph, and does not call backward."""
+    learns: ClassVar[str] = ""
+    """The tensor that a curvature it has learned consists of, if it learns one."""
 
     last: LastStep | None = None
 
@@ -80,8 +79,9 @@ class FullBatchOptimizer(Optimizer, ABC):
             ValueError: a value out of range; parameters of several devices or types.
         """
         check_lr(lr)
+        if not isinstance(max_iter, int) or max_iter < 1:
+            raise ValueError(f"Invalid max_iter: {max_iter}; it must be a whole number of at least 1")
         for name, value in (
-            ("max_iter", max_iter - 1),
             ("max_eval", 1 if max_eval is None else max_eval),
             ("tolerance_grad", tolerance_grad),
             ("tolerance_change", tolerance_change),
@@ -136,6 +136,11 @@ class FullBatchOptimizer(Optimizer, ABC):
                 f"{name} steps all parameters as one vector, so they must be of one type and on one device: "
                 f"{first.dtype} on {first.device} and {parameter.dtype} on {parameter.device}"
             )
+
+    def _refuse_matrices(self, matrices: int) -> None:
+        live_ones = self._live()
+        count = sum(parameter.numel() for parameter in live_ones)
+        refuse_matrices(type(self).__name__, count, self._first, matrices)
 
     @property
     def _first(self) -> Tensor:
@@ -218,10 +223,17 @@ class FullBatchOptimizer(Optimizer, ABC):
 
     def _match(self, x: Tensor) -> None:
         """Begin anew where the state is of other parameters than are stepped now, or was cleared."""
+        every = [parameter for group in self.param_groups for parameter in group["params"]]
+        live_ones = [number for number, parameter in enumerate(every) if parameter.requires_grad]
         remembered = self._shared.get("x")
-        if remembered is None or remembered.shape != x.shape:
+        if (
+            remembered is None
+            or remembered.shape != x.shape
+            or self._shared.get("live", live_ones) != live_ones
+        ):
             self._shared.clear()
             self._forget()
+        self._shared["live"] = live_ones
 
     def _begin(self, objective: Objective, options: dict[str, Any]) -> Iterate:
         """The parameters with value and gradient: as the last step found them, if that holds still."""
@@ -258,8 +270,13 @@ class FullBatchOptimizer(Optimizer, ABC):
         """Go on from a `state_dict`.
 
         Raises:
-            ValueError: it is of other parameters.
+            ValueError: it is of other parameters, or another optimizer's; nothing is changed then.
         """
+        missing = sorted(self.defaults.keys() - state_dict["param_groups"][0].keys())
+        if missing:
+            raise ValueError(
+                f"this is no state of {type(self).__name__}: its groups have no {', '.join(missing)}"
+            )
         for shared in state_dict["state"].values():
             count, wanted = (
                 shared["x"].numel() if "x" in shared else None,
@@ -270,6 +287,8 @@ class FullBatchOptimizer(Optimizer, ABC):
                     f"the state is of {count} numbers, but {type(self).__name__} steps {wanted} "
                     "(frozen ones do not count)"
                 )
+            if self.learns not in shared.get("curvature", {self.learns}):
+                raise ValueError(f"this is no state of {type(self).__name__}, but of another optimizer")
         super().load_state_dict(state_dict)
 
     def _put_learned(self) -> None:
@@ -301,27 +320,3 @@ def _converged(previous: Iterate | None, current: Iterate, options: dict[str, An
     if float((current.x - previous.x).abs().max()) <= tolerance:
         return Reason.STEP
     return Reason.VALUE if abs(current.value - previous.value) < tolerance else None
-
-
-def refuse_matrices(name: str, parameters: list[Tensor], matrices: int) -> None:
-    """Refuse what would take more than half of the memory that is free.
-
-    Args:
-        name: the optimizer's.
-        parameters: what is stepped.
-        matrices: how many (n, n) matrices it needs at once.
-
-    Raises:
-        MemoryLimitError: with how much it would take.
-    """
-    if not parameters:
-        return
-    count = sum(parameter.numel() for parameter in parameters)
-    needed = matrices * count**2 * parameters[0].element_size()
-    free = free_bytes(parameters[0].device)
-    if free is not None and needed > free / 2:
-        raise MemoryLimitError(
-            f"{name} keeps a matrix of {count:,} x {count:,} numbers: at work it takes "
-            f"{needed / GIB:,.1f} GiB, more than half of the {free / GIB:,.1f} GiB that are free. Use LBFGS, "
-            "which keeps no matrix, or a smaller model."
-        )

@@ -9,17 +9,17 @@ from torch import Tensor
 from ...registry import register
 from ..base import Number, Parameters
 from .bfgs import InverseHessian
-from .damping import damped, magnitude
 from .descent import first_scale
 from .history import History
 from .line_search import Found, Line, LineSearch, Outcome, Wolfe, more_thuente
 from .line_search.common import SHRINK
 from .method import Iterate, Steps
+from .newton import propose
 from .newton_descent import walk_along
 from .objective import Objective
-from .optimizer import FullBatchOptimizer, refuse_matrices
+from .optimizer import FullBatchOptimizer
 from .quasi_newton import walk
-from .result import Reason
+from .room import MATRICES
 
 LineSearchFn = Literal["strong_wolfe"]
 FIXED_TRIALS = 20
@@ -42,11 +42,15 @@ class QuasiNewton(FullBatchOptimizer):
         if self._options()["line_search_fn"] is None:
             search = scaled(fixed, lr)
             gamma = min(1.0, 1.0 / max(float(start.gradient.abs().sum()), 1e-300))  # torch's first step
-        if self._curvature is None:
+        if self._curvature is None or not self._fits(self._curvature):
             self._curvature = self._new(start.x, gamma)
             if "curvature" in self._shared:
                 self._curvature.load_state_dict(self._shared.pop("curvature"))
         return walk(objective, start, self._curvature, search, Wolfe())
+
+    def _fits(self, curvature: History | InverseHessian) -> bool:
+        """Whether it is as the group's options ask now; if not, learning begins anew."""
+        return True
 
     def _learned(self) -> dict[str, Any] | None:
         return None if self._curvature is None else self._curvature.state_dict()
@@ -87,6 +91,8 @@ class LBFGS(QuasiNewton):
         ValueError: a value out of range; parameters of several devices or types.
     """
 
+    learns: ClassVar[str] = "steps"
+
     def __init__(
         self,
         params: Parameters,
@@ -120,6 +126,9 @@ class LBFGS(QuasiNewton):
     def _new(self, x: Tensor, gamma: float) -> History:
         return History(self._options()["history_size"], x, gamma)
 
+    def _fits(self, curvature: History | InverseHessian) -> bool:
+        return isinstance(curvature, History) and curvature.memory == self._options()["history_size"]
+
 
 @register(
     "optimizer",
@@ -151,6 +160,8 @@ class BFGS(QuasiNewton):
         MemoryLimitError: the matrix would take more than half of the free memory.
     """
 
+    learns: ClassVar[str] = "matrix"
+
     def __init__(
         self,
         params: Parameters,
@@ -176,7 +187,7 @@ class BFGS(QuasiNewton):
             allow_noise,
             line_search_fn=line_search_fn,
         )
-        refuse_matrices("BFGS", self._live(), 1)
+        self._refuse_matrices(MATRICES["bfgs"])
 
     def _new(self, x: Tensor, gamma: float) -> InverseHessian:
         return InverseHessian(x, gamma)
@@ -233,17 +244,10 @@ class Newton(FullBatchOptimizer):
         super().__init__(
             params, lr, max_iter, max_eval, tolerance_grad, tolerance_change, weight_decay, allow_noise
         )
-        # The Hessian, the rows it is made of, its damped sum and the factor of that.
-        refuse_matrices("Newton", self._live(), 4)
+        self._refuse_matrices(MATRICES["newton"])
 
     def _steps(self, objective: Objective, start: Iterate, lr: float) -> Steps:
-        def direct(objective: Objective, current: Iterate) -> Tensor | Reason:
-            hessian = objective.hessian(current.x)
-            if not math.isfinite(magnitude(hessian)):
-                return Reason.NOT_FINITE
-            return damped(hessian).solve(current.gradient * -lr)
-
-        return walk_along(objective, start, Wolfe(), direct)
+        return walk_along(objective, start, Wolfe(), propose, scaled(more_thuente, lr))
 
 
 def check_line_search(name: str | None) -> None:

@@ -50,7 +50,7 @@ def walk(
     while True:
         found = search(how, wolfe, objective, current, curvature.direction(current.gradient))
         if found.outcome not in (Outcome.WOLFE, Outcome.IMPROVED):
-            if curvature.count == 0 or within_rounding(found, current):
+            if not curvature.count or found.outcome is Outcome.UNBOUNDED or within_rounding(found, current):
                 return ending(found, current)
             # What was learned leads nowhere: begin again with the gradient.
             curvature.clear()

@@ -8,6 +8,8 @@ import torch
 from .method import Iterate
 from .result import Reason
 
+_FLAT = 100
+"""Iterations, none of which is worth its while, after which it is taken as settled though x is not."""
 _STALLED = 50
 """Iterations without any progress that rounding would not explain as well."""
 
@@ -20,7 +22,8 @@ class Stopping:
     converged before it began. So unless one is given, the run has converged where the gradient's largest
     entry is √ε of the largest one seen (ε is the precision of x: √ε is 1.5e-8 for float64) and, because a
     steep start says little about the minimum, the last step changed the value by at most √ε of it, or by ε
-    of all that was gained since the start.
+    of all that was gained since the start, and was at most √ε of the way that led here. Where the way leads
+    on for ever, steps do not become small: a hundred iterations of which all but that is true count as well.
 
     Whatever the tolerances, it ends as converged when for 50 iterations neither the value nor the gradient
     has become smaller by more than rounding.
@@ -43,12 +46,14 @@ class Stopping:
     def __post_init__(self) -> None:
         for name in ("gtol", "grtol", "xtol", "ftol", "maxiter"):
             limit = getattr(self, name)
-            if limit is not None and not limit >= 0:
-                raise ValueError(f"Invalid {name}: {limit}; it must be at least 0")
+            if limit is None and name not in ("xtol", "ftol"):
+                continue
+            if not isinstance(limit, int | float) or not limit >= 0:
+                raise ValueError(f"Invalid {name}: {limit!r}; it must be a number of at least 0")
         self._steepest = 0.0
-        self._first = math.inf
+        self._start: Iterate | None = None
         self._lowest = self._flattest = math.inf
-        self._idle = 0
+        self._idle = self._flat_for = 0
 
     def reason(self, previous: Iterate | None, current: Iterate) -> Reason | None:
         """Why to stop at `current`, which followed `previous` (None at the start); None to go on."""
@@ -57,7 +62,7 @@ class Stopping:
             return Reason.UNBOUNDED if current.value == -math.inf else Reason.NOT_FINITE
         self._steepest = max(self._steepest, largest)
         if previous is None:
-            self._first = current.value
+            self._start = current
         if self._flat(previous, current, largest):
             return Reason.GRADIENT
         reason = None if previous is None else self._progress(previous, current, largest)
@@ -65,15 +70,34 @@ class Stopping:
             return Reason.ITERATIONS
         return reason
 
+    def ending(self, reason: Reason, current: Iterate) -> Reason:
+        """What a method's own reason to end at `current` means.
+
+        Rounding can hide what is left to gain of any value; but where the value has fallen past all that the
+        start tells of its size, and the slope is as steep as ever, no minimum is near.
+        """
+        if reason is not Reason.PRECISION or self._start is None:
+            return reason
+        fallen = self._start.value - current.value
+        far = fallen * torch.finfo(current.x.dtype).eps ** 0.5 > abs(self._start.value)
+        steep = current.largest() > 0.1 * self._steepest
+        return Reason.UNBOUNDED if far and steep else reason
+
     def _flat(self, previous: Iterate | None, current: Iterate, largest: float) -> bool:
         if self.gtol is not None or self.grtol is not None:
             return largest <= max(self.gtol or 0.0, (self.grtol or 0.0) * self._steepest)
-        if previous is None or largest == 0:
+        if previous is None or self._start is None or largest == 0:
             return largest == 0
         precision = torch.finfo(current.x.dtype).eps
+        root = float(precision**0.5)
         change = abs(previous.value - current.value)
-        settled = max(precision**0.5 * abs(current.value), precision * (self._first - current.value))
-        return bool(largest <= precision**0.5 * self._steepest and change <= settled)
+        settled = max(root * abs(current.value), precision * (self._start.value - current.value))
+        if largest > root * self._steepest or change > settled:
+            self._flat_for = 0
+            return False
+        self._flat_for += 1
+        step, way = (float((current.x - from_.x).abs().max()) for from_ in (previous, self._start))
+        return step <= root * way or self._flat_for >= _FLAT
 
     def _progress(self, previous: Iterate, current: Iterate, largest: float) -> Reason | None:
         change = abs(previous.value - current.value)

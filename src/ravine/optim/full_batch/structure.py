@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+PRECISIONS = (torch.float32, torch.float64)
+
 
 class Structure:
     """The shape of x0.
@@ -19,7 +21,8 @@ class Structure:
         """As `Objective` says.
 
         Raises:
-            ValueError: x0 has no parameters, or complex ones; a dtype for a module.
+            ValueError: x0 has no parameters, complex ones, or what is no number; a dtype for a module, or one
+                that is neither float32 nor float64.
         """
         self.module = x0 if isinstance(x0, nn.Module) else None
         if isinstance(x0, nn.Module):
@@ -38,6 +41,11 @@ class Structure:
         self._shapes = [leaf.shape for leaf in self._originals]
         self._sizes = [leaf.numel() for leaf in self._originals]
         self._dtype = dtype or self._common_type()
+        if self._dtype not in PRECISIONS:
+            raise ValueError(
+                f"x would be {self._dtype}, but curvature needs the digits of float32 or float64: convert "
+                "the module, or give dtype=torch.float32"
+            )
         self.widened = dtype is None and any(leaf.dtype != self._dtype for leaf in self._originals)
 
     def _common_type(self) -> torch.dtype:
@@ -101,7 +109,10 @@ def _tensor(leaf: Any) -> Tensor:
     """A leaf as a tensor; numbers keep all the digits that Python has of them, whatever torch's default."""
     if isinstance(leaf, Tensor):
         return leaf
-    made = torch.as_tensor(leaf)
+    try:
+        made = torch.as_tensor(leaf)
+    except (TypeError, RuntimeError, ValueError) as error:
+        raise ValueError(f"x0 must hold tensors or numbers, not {leaf!r}") from error
     plain = isinstance(leaf, int | float | list | tuple) and not made.is_complex()
     return torch.tensor(leaf, dtype=torch.float64) if plain else made
 

@@ -109,8 +109,9 @@ class ExactModel:
             if abs(length - radius) <= _CLOSE * radius:
                 return step, multiplier
             low, high = (multiplier, high) if length > radius else (low, multiplier)
-            half = torch.linalg.solve_triangular(lower, step.unsqueeze(1), upper=False)
-            newton = multiplier + length**2 / float(half.square().sum()) * (length - radius) / radius
+            half = torch.linalg.solve_triangular(lower, (step / length).unsqueeze(1), upper=False)
+            fall = float(half.square().sum())
+            newton = multiplier + (length - radius) / radius / fall if fall else math.inf
             multiplier = newton if low < newton < high else _between(low, high)
         return None
 
@@ -176,9 +177,9 @@ class Eigen(NamedTuple):
             if length <= radius:
                 break
             # Newton on 1/radius − 1/‖p(μ)‖, which is falling and convex: from the left it never overshoots.
-            fall = float(_quotient(step.square(), gaps + shift).sum())
-            wider = shift + length**2 / fall * (length - radius) / radius
-            if wider <= shift:
+            fall = float(_quotient((step / length).square(), gaps + shift).sum())
+            wider = shift + (length - radius) / radius / fall if fall else shift
+            if not shift < wider < math.inf:
                 break
             shift = wider
             step = -along / (gaps + shift)

@@ -55,7 +55,8 @@ def truncated_cg(
         # As `damping.least_curvature`: what is less than so much of the largest curvature counts as none.
         least = eps ** (2 / 3) * largest * length
         if curvature <= least:
-            reach = square / max(-curvature, least) if largest else 1.0
+            against = max(-curvature, least)
+            reach = square / against if against else 1.0
             return Direction(size * (step + reach * direction), True, count)
         reach = square / curvature
         step = step + reach * direction

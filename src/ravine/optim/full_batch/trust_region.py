@@ -34,7 +34,8 @@ def walk(objective: Objective, start: Iterate, make_model: Callable[[Tensor, Ten
         model = make_model(current.gradient, hessian)
         if current.nit == start.nit:
             radius = _first_radius(model, current.x)
-            farthest = FARTHEST * radius
+            # Squares of longer steps would overflow.
+            farthest = min(FARTHEST * radius, float(torch.finfo(current.x.dtype).max) ** 0.5 / 4)
         found = _advance(objective, current, model, radius, farthest)
         if isinstance(found, Reason):
             return found
@@ -44,9 +45,11 @@ def walk(objective: Objective, start: Iterate, make_model: Callable[[Tensor, Ten
 
 
 def _first_radius(model: Model, x: Tensor) -> float:
+    size = float(torch.linalg.vector_norm(x))
     if 0.0 < model.natural_radius < math.inf:
-        return model.natural_radius
-    return max(float(torch.linalg.vector_norm(x)), 1.0)
+        # A shorter step could be lost in the rounding of x, and then the radius would never grow.
+        return max(model.natural_radius, float(torch.finfo(x.dtype).eps ** 0.5) * size)
+    return max(size, 1.0)
 
 
 def _advance(

@@ -71,6 +71,7 @@ class Line:
     Attributes:
         start: phi(0).
         noise: what rounding may do to the value around the start.
+        end: the largest alpha that the type of x can hold.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Line:
         self._direction = direction
         self.start = start
         self.noise = noise(start.value, direction.dtype)
+        self.end = torch.finfo(direction.dtype).max
 
     def at(self, alpha: float) -> Point:
         """The function and its derivative at `alpha`: one evaluation."""
@@ -101,6 +103,11 @@ class Line:
             x = self._settle(x, alpha)
         value, gradient = self._objective.value_and_gradient(x)
         return Point(alpha, value, torch.dot(gradient, self._direction).item(), x, gradient)
+
+    def lost(self, point: Point) -> bool:
+        """Whether the step to `point` was lost in the rounding of x."""
+        same = point.value == self.start.value and point.slope == self.start.slope
+        return same and torch.equal(point.x, self.start.x)
 
     def alike(self, point: Point) -> bool:
         """Whether only rounding tells the value at `point` from that at the start."""

@@ -25,7 +25,7 @@ def hager_zhang(line: Line, first: float, wolfe: Wolfe, longest: float = math.in
     """
     search = _Search(line, wolfe, longest)
     try:
-        search.run(min(first, longest))
+        search.run(min(first, longest, line.end))
     except _Ended as end:
         return end.found
     if search.best is line.start and search.wall < math.inf:
@@ -74,7 +74,7 @@ class _Search:
         return not point.finite or point.value > self.line.start.value + self.line.noise
 
     def _bracket(self, alpha: float) -> tuple[Point, Point] | None:
-        low, farthest = self.line.start, FARTHEST * alpha
+        low, farthest = self.line.start, min(FARTHEST * alpha, self.line.end)
         while True:
             point = self._at(alpha)
             if self._above(point):

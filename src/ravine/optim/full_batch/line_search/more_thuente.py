@@ -21,6 +21,7 @@ TRIALS = 20
 ALIKE = 6
 """Trials whose values only rounding tells from the start's: their slopes too are rounding then."""
 _NARROW = 0.66
+_LONGER = 4.0
 
 
 def more_thuente(line: Line, first: float, wolfe: Wolfe, longest: float = math.inf) -> Found:
@@ -36,7 +37,7 @@ def more_thuente(line: Line, first: float, wolfe: Wolfe, longest: float = math.i
         `WOLFE` and the point; `IMPROVED` and the best point where no trial satisfies the conditions (because
         of `longest`, a wall of values that are not finite, or rounding); `FAILED`, `NOT_FINITE`, `UNBOUNDED`.
     """
-    return _Search(line, wolfe, min(first, longest), longest).run()
+    return _Search(line, wolfe, min(first, longest, line.end), longest).run()
 
 
 class _Search:
@@ -47,10 +48,14 @@ class _Search:
         self.best = self.other = line.start
         self.alpha = first
         self.longest, self.wall = longest, math.inf
-        self.farthest = FARTHEST * first
+        self.farthest = min(FARTHEST * first, line.end)
         self.bracketed = False
         self.auxiliary = True
         self.widths = (math.inf, math.inf)
+
+    @property
+    def _end(self) -> float:
+        return min(self.longest, self.farthest)
 
     def run(self) -> Found:
         trials = alike = 0
@@ -67,6 +72,9 @@ class _Search:
                 continue
             if self.wolfe.accepts(self.line, trial):
                 return Found(Outcome.WOLFE, trial)
+            if not self.bracketed and self.alpha < self._end and self.line.lost(trial):
+                self.alpha = min(_LONGER * self.alpha, self._end)
+                continue
             if self.alpha >= self.longest and self.wolfe.decreased(self.line, trial) and trial.slope < 0:
                 return Found(Outcome.IMPROVED, trial)
             if self.alpha >= self.farthest and not self.bracketed:
@@ -93,8 +101,8 @@ class _Search:
             self.alpha = self._shrunk(alpha)
         else:
             ahead = self.alpha - self.best_before
-            low, high = self.alpha + 1.1 * ahead, self.alpha + 4 * ahead
-            high = min(high, self.longest, self.farthest, (self.alpha + self.wall) / 2)
+            low, high = self.alpha + 1.1 * ahead, self.alpha + _LONGER * ahead
+            high = min(high, self._end, (self.alpha + self.wall) / 2)
             self.alpha = min(max(alpha, low), high)
 
     def _interpolate(self, trial: Point, tilt: float) -> float:
