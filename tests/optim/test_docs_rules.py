@@ -70,7 +70,7 @@ def test_the_page_on_optimizers_runs(place, capsys):
 
 
 def test_the_page_on_full_batches_runs(place, capsys):
-    assert run_page("full_batch.md", place, capsys) == {"module": 0, "python": 5, "text": 5, "command": 4}
+    assert run_page("full_batch.md", place, capsys) == {"module": 0, "python": 6, "text": 6, "command": 4}
 
 
 def test_the_rule_of_the_page_is_the_papers(place, capsys):
