@@ -162,16 +162,18 @@ def measure(study: Study, rounds: int) -> list[list[float]]:
 def draw(path: Path, measured: Sequence[list[list[float]]]) -> None:
     """The costs over n, both axes logarithmic: the growth is the slope."""
     from ravine.show.figures.theme import HUES, blank, line, log_axis
+    from ravine.show.page import write_figure
 
     figure = blank("Cost of a step", "parameters n (logarithmic)", "seconds (logarithmic)", height=460)
     of_n = [(study, taken) for study, taken in zip(STUDIES, measured, strict=True) if study.sizes[0] > 100]
     for (study, (steps, bare)), color in zip(of_n, HUES, strict=False):
         figure.add_trace(line(study.sizes, steps, study.name, color, mode="lines+markers"))
         style = {"color": color, "width": 1, "dash": "dot"}
-        figure.add_trace(line(study.sizes, bare, "its bare work", color, line=style))
+        figure.add_trace(line(study.sizes, bare, "its bare work", color, line=style, showlegend=False))
     log_axis(figure, [n for study, _ in of_n for n in study.sizes], "x")
     log_axis(figure, [seconds for _, taken in of_n for seconds in taken[0] + taken[1]])
-    figure.write_html(path)
+    figure.update_layout(showlegend=True)
+    write_figure(path, figure, "What a step costs", "Solid: the whole step. Dotted: its bare matrix work.")
 
 
 def main() -> None:
