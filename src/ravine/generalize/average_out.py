@@ -1,0 +1,231 @@
+"""Test-time prediction: the noise of training, averaged out (T27)."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import vmap
+
+from ..errors import ModelError
+from ..randomness import addressed
+from .noise import Bits, NoisyPart
+from .noise.foreign import drawing_foreign, foreign_parts, torch_dropout_as_ours
+
+How = Literal["expectation", "samples", "exact", "views"]
+Over = Literal["outputs", "probabilities"]
+View = Callable[[Tensor], Tensor | Sequence[Tensor]]
+"""From a batch to another of as many items, or to several."""
+
+MOST_MASKS = 2**16
+# Items that a pass takes at once, all samples together: more would leave the caches and gain nothing.
+_TOGETHER = 1024
+
+
+class Average(NamedTuple):
+    """What the model says on average.
+
+    Attributes:
+        mean: (N, ...).
+        spread: the standard deviation over what was averaged, in the shape of the mean: how much the answers
+            disagree (Gal and Ghahramani 2016). Zero for "expectation", which is one answer.
+        answers: how many were averaged.
+    """
+
+    mean: Tensor
+    spread: Tensor
+    answers: int
+
+
+@torch.no_grad()
+def average_out(
+    model: nn.Module,
+    x: Tensor,
+    how: How = "expectation",
+    n: int = 16,
+    *,
+    over: Over = "outputs",
+    views: Sequence[View] = (),
+    seed: int = 0,
+) -> Average:
+    """A model's prediction, its noise averaged out.
+
+    Noise is every `NoisyPart`, torch's own dropout layers, and the layers that others call DropPath or
+    StochasticDepth. The model may be in any mode, and is left in it.
+
+    - "expectation": each part's closed form, one pass. Exact for what is linear in the noise (C32).
+    - "samples": the mean over n draws of all the noise. They run side by side, so that what comes before the
+      first noise is computed once; where an operation cannot be batched so, one after another.
+    - "exact": the mean over all masks, each by its probability: for noise of coins alone, at most 16 of them.
+    - "views": the mean over changed inputs, such as mirror images and crops, as one batch.
+
+    Args:
+        model: any module of one input.
+        x: (N, ...), where the model is.
+        how: what is averaged.
+        n: samples.
+        over: "outputs" averages what the model gives, such as logits; "probabilities" its softmax over
+            axis 1.
+        views: for "views"; each gives one changed batch or several.
+        seed: addresses the samples' noise.
+
+    Raises:
+        ValueError: there is no such `how` or `over`; n below 1; no views, or views that are not N items.
+        ModelError: "exact" or "samples" without any noise; "exact" with noise that is no coins, or with too
+            many.
+    """
+    if how not in ("expectation", "samples", "exact", "views") or over not in ("outputs", "probabilities"):
+        raise ValueError(
+            f"Invalid how or over: {how!r}, {over!r}; valid are expectation, samples, exact and views, over "
+            "outputs or probabilities"
+        )
+    finish = _softmax if over == "probabilities" else _same
+
+    def call(batch: Tensor) -> Tensor:
+        return finish(model(batch))
+
+    with _evaluating(model), torch_dropout_as_ours(model):
+        parts = [module for module in model.modules() if isinstance(module, NoisyPart)]
+        if how == "expectation":
+            mean = call(x)
+            return Average(mean, torch.zeros_like(mean), 1)
+        if how == "views":
+            return _over_views(call, x, views)
+        others = foreign_parts(model)
+        if not parts and not others:
+            raise ModelError("the model has no noise to average out: use how='expectation'")
+        if how == "exact":
+            return _over_masks(call, x, parts, others)
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ValueError(f"Invalid n: {n!r}; it must be a whole number of at least 1")
+        with _drawing(parts), drawing_foreign(others), addressed(seed, "average_out"):
+            samples = _side_by_side(lambda _: call(x), torch.arange(n), len(x))
+        return _average(samples, None)
+
+
+def _over_views(call: Callable[[Tensor], Tensor], x: Tensor, views: Sequence[View]) -> Average:
+    seen: list[Tensor] = []
+    for view in views:
+        given = view(x)
+        seen += [given] if isinstance(given, Tensor) else list(given)
+    if not seen:
+        raise ValueError("how='views' needs views, such as mirror images and crops")
+    for batch in seen:
+        if len(batch) != len(x):
+            raise ValueError(f"a view gave {len(batch)} items for {len(x)}")
+    if all(batch.shape == seen[0].shape for batch in seen):
+        outputs = call(torch.cat(seen)).unflatten(0, (len(seen), len(x)))
+    else:  # crops of several scales, for a network that takes any size
+        outputs = torch.stack([call(batch) for batch in seen])
+    return _average(outputs, None)
+
+
+def _over_masks(
+    call: Callable[[Tensor], Tensor], x: Tensor, parts: list[NoisyPart], others: list[nn.Module]
+) -> Average:
+    """The mean over every outcome of every coin."""
+    if others:
+        raise ModelError(f"the noise of {type(others[0]).__name__} cannot be enumerated")
+    bits = _bits(call, x, parts)
+    total = sum(bit.number for bit in bits)
+    if 2**total > MOST_MASKS:
+        raise ModelError(
+            f"there are 2^{total} masks, and at most {MOST_MASKS:,} are enumerated: use how='samples'"
+        )
+    numbers = torch.arange(2**total, device=x.device)
+    masks = (numbers[:, None] >> torch.arange(total, device=x.device)) & 1
+    keep = torch.cat([torch.full((bit.number,), bit.keep, dtype=torch.float64) for bit in bits]).to(x.device)
+    weights = torch.where(masks == 1, keep, 1.0 - keep).prod(1)
+
+    def decided(mask: Tensor) -> Tensor:
+        with ExitStack() as stack:
+            for part, coins in zip(parts, mask.split([bit.number for bit in bits]), strict=True):
+                stack.enter_context(_given(part, coins))
+            return call(x)
+
+    return _average(_side_by_side(decided, masks, len(x)), weights)
+
+
+def _bits(call: Callable[[Tensor], Tensor], x: Tensor, parts: list[NoisyPart]) -> list[Bits]:
+    """The coins of each part for an item, from one pass."""
+    found: dict[int, Bits] = {}
+
+    def note(part: nn.Module, inputs: tuple[Any, ...]) -> None:
+        assert isinstance(part, NoisyPart)
+        bits = part.bits(inputs[0])
+        if bits is None:
+            raise ModelError(f"{type(part).__name__} draws more than coins: it cannot be enumerated")
+        if id(part) in found:
+            raise ModelError(f"one {type(part).__name__} is used twice: its coins cannot be told apart")
+        found[id(part)] = bits
+
+    handles = [part.register_forward_pre_hook(note) for part in parts]
+    try:
+        call(x[:1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [found.get(id(part), Bits(0, 1.0)) for part in parts]
+
+
+def _side_by_side(answer: Callable[[Tensor], Tensor], draws: Tensor, items: int) -> Tensor:
+    """The answer for each draw, (len(draws), N, ...): at once, or one after another where that fails."""
+    together = max(1, _TOGETHER // max(items, 1))
+    try:
+        out: Tensor = vmap(answer, randomness="different", chunk_size=together)(draws)
+    except RuntimeError:  # an operation without a batching rule; what fails for another reason fails again
+        return torch.stack([answer(draw) for draw in draws])
+    return out
+
+
+def _average(answers: Tensor, weights: Tensor | None) -> Average:
+    """The mean and the standard deviation over axis 0, in at least float32."""
+    wide = answers if answers.dtype == torch.float64 else answers.float()
+    if weights is None:
+        mean = wide.mean(0)
+        spread = (wide - mean).square().mean(0).sqrt()
+    else:
+        shares = weights.to(wide.dtype).reshape(-1, *(1 for _ in wide.shape[1:]))
+        mean = (shares * wide).sum(0)
+        spread = (shares * (wide - mean).square()).sum(0).sqrt()
+    return Average(mean.to(answers.dtype), spread.to(answers.dtype), len(answers))
+
+
+def _softmax(outputs: Tensor) -> Tensor:
+    return outputs.softmax(1)
+
+
+def _same(outputs: Tensor) -> Tensor:
+    return outputs
+
+
+@contextmanager
+def _given(part: NoisyPart, coins: Tensor) -> Iterator[None]:
+    part.given = coins
+    try:
+        yield
+    finally:
+        part.given = None
+
+
+@contextmanager
+def _drawing(parts: list[NoisyPart]) -> Iterator[None]:
+    for part in parts:
+        part.drawing = True
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.drawing = False
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

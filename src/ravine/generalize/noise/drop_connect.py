@@ -1,0 +1,73 @@
+"""DropConnect (T24): weights, not activations, are set to zero at random."""
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ...errors import ModelError
+from .part import Bits, NoisyPart, check_rate, scaled_mask
+
+
+class DropConnect(NoisyPart):
+    """A layer whose weights are set to zero with probability p, the others divided by 1 − p (Wan 2013).
+
+    One mask is drawn a pass, for all items. The parameters are the layer's own, under the layer's own names:
+    a checkpoint fits with and without it. Its expectation is the layer with all its weights, which is exact,
+    because an output is linear in the weights.
+
+    Args:
+        layer: any linear or convolution layer, or another module with a parameter `weight`.
+        p: the probability of dropping a weight, in [0, 1].
+
+    Raises:
+        ValueError: p is not in [0, 1].
+        ModelError: the layer has no `weight`.
+    """
+
+    weight: nn.Parameter
+
+    def __init__(self, layer: nn.Module, p: float = 0.5) -> None:
+        super().__init__()
+        self.p = check_rate("p", p)
+        if not isinstance(getattr(layer, "weight", None), nn.Parameter):
+            raise ModelError(f"DropConnect needs a layer with a weight, not {type(layer).__name__}")
+        for name, parameter in layer.named_parameters(recurse=False):
+            self.register_parameter(name, parameter)
+        # A list, so that it is no submodule: its parameters are this module's.
+        self._layer = [layer]
+
+    @property
+    def layer(self) -> nn.Module:
+        """The layer, with this module's parameters."""
+        layer = self._layer[0]
+        for name, parameter in self.named_parameters(recurse=False):
+            setattr(layer, name, parameter)
+        return layer
+
+    def noisy(self, x: Tensor) -> Tensor:
+        """The layer's output without the weights that are dropped."""
+        return self._masked(x, torch.rand_like(self.weight) >= self.p)
+
+    def expected(self, x: Tensor) -> Tensor:
+        """The layer's output."""
+        return self._called(x, {})
+
+    def bits(self, x: Tensor) -> Bits:
+        """A coin a weight."""
+        return Bits(self.weight.numel(), 1.0 - self.p)
+
+    def decided(self, x: Tensor, coins: Tensor) -> Tensor:
+        """The layer's output without the weights of the coins that are 0."""
+        return self._masked(x, coins.reshape(self.weight.shape))
+
+    def _masked(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self._called(x, {"weight": self.weight * scaled_mask(mask, 1.0 - self.p, self.weight.dtype)})
+
+    def _called(self, x: Tensor, changed: dict[str, Tensor]) -> Tensor:
+        own = dict(self.named_parameters(recurse=False))
+        out: Tensor = functional_call(self._layer[0], {**own, **changed}, (x,))
+        return out
+
+    def extra_repr(self) -> str:
+        """The settings, as in torch, and the layer."""
+        return f"{self._layer[0]!r}, p={self.p}"

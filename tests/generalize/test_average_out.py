@@ -1,0 +1,288 @@
+"""`average_out`: closed forms against enumeration (C32), samples that converge to it, views, and refusals."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from ravine.errors import ModelError
+from ravine.generalize import (
+    DropConnect,
+    Dropout,
+    FeatureDropout,
+    FractionalMaxPool,
+    GaussianNoise,
+    StochasticDepth,
+    average_out,
+)
+
+F64 = torch.float64
+X = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=F64)
+
+
+def net(*parts):
+    torch.manual_seed(1)
+    return nn.Sequential(
+        *(part() if callable(part) and not isinstance(part, nn.Module) else part for part in parts)
+    ).double()
+
+
+def linear(inputs, outputs):
+    return lambda: nn.Linear(inputs, outputs)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize(
+    "noise",
+    [
+        lambda p: [Dropout(p), linear(3, 2)],
+        lambda p: [Dropout(p, inverted=False), linear(3, 2)],
+        lambda p: [nn.Dropout(p), linear(3, 2)],
+        lambda p: [lambda: DropConnect(nn.Linear(3, 2), p)],
+        lambda p: [StochasticDepth(p), linear(3, 2)],
+        lambda p: [Dropout(p), linear(3, 3), StochasticDepth(p), linear(3, 2)],
+        lambda p: [linear(3, 2), lambda: DropConnect(nn.Linear(2, 2), p), StochasticDepth(p)],
+    ],
+    ids=["dropout", "plain", "torch's", "DropConnect", "depth", "dropout, depth", "DropConnect, depth"],
+)
+def test_of_what_is_linear_the_closed_form_is_exact(noise, p):
+    """C32: to 1e-12 in float64, single and mixed."""
+    model = net(*noise(p))
+    exact, closed = average_out(model, X, "exact"), average_out(model, X)
+    assert (exact.mean - closed.mean).abs().max() < 1e-12
+    assert exact.answers > 1 and closed.answers == 1 and not closed.spread.any()
+
+
+def test_maps_are_enumerated_too():
+    model = net(lambda: nn.Conv2d(2, 3, 3), FeatureDropout(0.3), lambda: nn.Conv2d(3, 2, 3))
+    x = torch.randn(2, 2, 6, 6, dtype=F64)
+    exact = average_out(model, x, "exact")
+    assert exact.answers == 8
+    torch.testing.assert_close(exact.mean, average_out(model, x).mean, rtol=0, atol=1e-12)
+
+
+def deep(noise):
+    return net(linear(3, 4), nn.Tanh(), noise, linear(4, 2), nn.Tanh())
+
+
+def by_hand(model, p):
+    """The mean and the deviation over the 16 masks of the four hidden units."""
+    hidden = torch.tanh(model[0](X))
+    outputs, weights = [], []
+    for number in range(16):
+        mask = torch.tensor([number >> bit & 1 for bit in range(4)], dtype=F64)
+        outputs.append(torch.tanh(model[3](hidden * mask / (1 - p))))
+        weights.append((1 - p) ** mask.sum() * p ** (4 - mask.sum()))
+    weights, outputs = torch.stack(weights)[:, None, None], torch.stack(outputs)
+    mean = (weights * outputs).sum(0)
+    return mean, (weights * (outputs - mean).square()).sum(0).sqrt()
+
+
+@pytest.mark.parametrize("p", [0.2, 0.5])
+def test_all_masks_by_hand(p):
+    model = deep(Dropout(p))
+    exact = average_out(model, X, "exact")
+    mean, spread = by_hand(model, p)
+    torch.testing.assert_close(exact.mean, mean)
+    torch.testing.assert_close(exact.spread, spread)
+    assert exact.answers == 16
+
+
+def test_of_a_deep_network_the_closed_form_is_off_and_samples_are_not():
+    """C32: its error can be measured; that of n samples falls like 1/√n."""
+    model = deep(Dropout(0.5))
+    exact = average_out(model, X, "exact")
+    assert (average_out(model, X).mean - exact.mean).abs().max() > 1e-3
+    errors = []
+    for n in (16, 256, 4096):
+        found = [average_out(model, X, "samples", n, seed=seed).mean - exact.mean for seed in range(24)]
+        errors.append(torch.stack(found).square().mean().sqrt().item())
+        expected = exact.spread.square().mean().sqrt().item() / math.sqrt(n)
+        assert errors[-1] == pytest.approx(expected, rel=0.25)
+    assert errors[0] / errors[2] == pytest.approx(16, rel=0.3)
+
+
+def test_the_spread_of_samples_is_that_of_the_noise():
+    model = deep(Dropout(0.5))
+    exact, found = average_out(model, X, "exact"), average_out(model, X, "samples", 20_000)
+    torch.testing.assert_close(found.spread, exact.spread, rtol=0.05, atol=1e-3)
+    assert found.answers == 20_000
+
+
+def test_probabilities_are_averaged_as_probabilities():
+    model = net(linear(3, 4), nn.Tanh(), Dropout(0.5), linear(4, 2))
+    over = average_out(model, X, "exact", over="probabilities").mean
+    torch.testing.assert_close(over.sum(1), torch.ones(5, dtype=F64))
+    assert (over - average_out(model, X, "exact").mean.softmax(1)).abs().max() > 1e-3
+    closed = average_out(model, X, over="probabilities")
+    torch.testing.assert_close(closed.mean, average_out(model, X).mean.softmax(1))
+
+
+class Residual(nn.Module):
+    """Noise on one path only, sums in place, and a shortcut around it."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.noise, self.two = nn.Linear(3, 3), Dropout(0.5), nn.Linear(3, 3)
+
+    def forward(self, x):
+        out = self.noise(torch.relu(self.one(x)))
+        out += x
+        return self.two(out)
+
+
+def test_shortcuts_around_the_noise():
+    torch.manual_seed(0)
+    model = Residual().double()
+    exact, samples = average_out(model, X, "exact"), average_out(model, X, "samples", 20_000)
+    torch.testing.assert_close(samples.mean, exact.mean, atol=0.05, rtol=0)
+    torch.testing.assert_close(exact.mean, average_out(model, X).mean, rtol=0, atol=1e-12)
+
+
+class Recurrent(nn.Module):
+    """An operation that cannot be batched over samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.noise, self.cell, self.calls = Dropout(0.5), nn.GRU(3, 4, batch_first=True), 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.cell(self.noise(x)[:, None])[0][:, 0]
+
+
+def test_what_cannot_run_side_by_side_runs_one_after_another():
+    torch.manual_seed(0)
+    model = Recurrent().double()
+    found = average_out(model, X, "samples", 30)
+    assert model.calls > 30 and found.answers == 30 and bool((found.spread > 0).all())
+
+
+def test_what_comes_before_the_first_noise_is_computed_once():
+    seen = []
+
+    class Body(nn.Linear):
+        def forward(self, x):
+            out = super().forward(x)
+            seen.append(torch._C._functorch.is_batchedtensor(out))
+            return out
+
+    average_out(net(lambda: Body(3, 4), Dropout(0.5), linear(4, 2)), X, "samples", 16)
+    assert seen == [False]
+
+
+def test_samples_are_addressed_and_leave_the_random_stream_alone():
+    model = deep(Dropout(0.5))
+    state = torch.get_rng_state()
+    one, same, other = (average_out(model, X, "samples", 8, seed=seed).mean for seed in (1, 1, 2))
+    assert torch.equal(one, same) and not torch.equal(one, other)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("how", ["expectation", "samples", "exact"])
+def test_the_network_is_left_as_it_was(how):
+    model = net(linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), Dropout(0.5), linear(4, 2)).train()
+    model[1].eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    kinds, modes = [type(module) for module in model], [module.training for module in model.modules()]
+    average_out(model, X, how)
+    assert [type(module) for module in model] == kinds
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert not model[3].drawing and model[3].given is None
+
+
+def test_every_noise_together():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        *(
+            GaussianNoise(0.1),
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            FeatureDropout(0.2),
+            nn.ReLU(),
+        ),
+        *(FractionalMaxPool(1.5), StochasticDepth(0.2, "batch"), nn.Dropout2d(0.1), nn.Flatten()),
+        DropConnect(nn.Linear(8 * 8 * 8, 10), 0.5),
+    )
+    found = average_out(model, torch.randn(4, 3, 12, 12), "samples", 32, over="probabilities")
+    assert found.mean.shape == found.spread.shape == (4, 10)
+    torch.testing.assert_close(found.mean.sum(1), torch.ones(4))
+    assert bool((found.spread > 0).all())
+
+
+class DropPath(nn.Module):
+    """As other libraries have it."""
+
+    def forward(self, x):
+        return x * (torch.rand(len(x), 1, dtype=x.dtype) < 0.5) * 2 if self.training else x
+
+
+def test_noise_of_other_libraries_is_drawn_from():
+    model = net(linear(3, 3), DropPath(), linear(3, 2))
+    found = average_out(model, X, "samples", 10_000)
+    torch.testing.assert_close(found.mean, average_out(model, X).mean, atol=0.05, rtol=0)
+    assert bool((found.spread > 0).all())
+    with pytest.raises(ModelError, match="DropPath cannot be enumerated"):
+        average_out(model, X, "exact")
+
+
+def flip(x):
+    return x.flip(-1)
+
+
+def test_views_are_averaged_as_one_batch():
+    calls = []
+
+    class Counting(nn.Module):
+        def forward(self, x):
+            calls.append(len(x))
+            return x.flatten(1)[:, :4] ** 2
+
+    x = torch.randn(6, 3, 8, 8, dtype=F64)
+    found = average_out(Counting(), x, "views", views=[lambda x: x, flip, lambda x: [x + 1, x - 1]])
+    one, two, three, four = ((part.flatten(1)[:, :4]) ** 2 for part in (x, flip(x), x + 1, x - 1))
+    torch.testing.assert_close(found.mean, (one + two + three + four) / 4)
+    assert calls == [24] and found.answers == 4
+
+
+def test_views_of_several_sizes():
+    model = nn.AdaptiveAvgPool2d(1)
+    x = torch.randn(2, 3, 8, 8)
+    found = average_out(model, x, "views", views=[lambda x: x, lambda x: x[..., 2:6, 2:6]])
+    torch.testing.assert_close(found.mean, (model(x) + model(x[..., 2:6, 2:6])) / 2)
+
+
+def test_a_batch_of_none():
+    assert average_out(deep(Dropout(0.5)), X[:0], "samples", 4).mean.shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"how": "mean"}, ValueError, "Invalid how or over: 'mean'"),
+        ({"over": "logits"}, ValueError, "valid are .* outputs or probabilities"),
+        ({"how": "samples", "n": 0}, ValueError, "Invalid n: 0"),
+        ({"how": "samples", "n": 2.5}, ValueError, "Invalid n"),
+        ({"how": "views"}, ValueError, "needs views"),
+        ({"how": "views", "views": [lambda x: x[:2]]}, ValueError, "a view gave 2 items for 5"),
+    ],
+)
+def test_mistakes_are_named(arguments, error, message):
+    with pytest.raises(error, match=message):
+        average_out(deep(Dropout(0.5)), X, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda: net(linear(3, 2)), "no noise to average out"),
+        (lambda: net(GaussianNoise(0.1), linear(3, 2)), "GaussianNoise draws more than coins"),
+        (lambda: net(linear(3, 30), Dropout(0.5), linear(30, 2)), r"2\^30 masks"),
+        (lambda: net(*[Dropout(0.5)] * 2, linear(3, 2)), "used twice"),
+    ],
+)
+def test_what_cannot_be_enumerated_is_refused(model, message):
+    with pytest.raises(ModelError, match=message):
+        average_out(model(), X, "exact")
