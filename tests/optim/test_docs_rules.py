@@ -73,6 +73,10 @@ def test_the_page_on_full_batches_runs(place, capsys):
     assert run_page("full_batch.md", place, capsys) == {"module": 0, "python": 6, "text": 6, "command": 4}
 
 
+def test_the_page_on_regularization_runs(place, capsys):
+    assert run_page("regularization.md", place, capsys) == {"module": 0, "python": 5, "text": 5, "command": 4}
+
+
 def test_the_rule_of_the_page_is_the_papers(place, capsys):
     """ADOPT's algorithm 2 in NumPy, arXiv:2411.02853, its first gradient before its step 1."""
     module = next(text for _, text in BLOCK.findall((DOCS / "rules.md").read_text()) if "def adopt" in text)

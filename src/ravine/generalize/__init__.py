@@ -15,7 +15,9 @@ from .noise import (
     reestimate,
     remember_batches,
 )
+from .penalties import MaxNorm, Penalty, elastic_net, l1, l2, max_norm_
 from .regularize import regularize
+from .views import TenCrop, flip
 
 __all__ = [
     "Average",
@@ -25,11 +27,19 @@ __all__ = [
     "FractionalMaxPool",
     "GaussianDropout",
     "GaussianNoise",
+    "MaxNorm",
     "NoisyPart",
+    "Penalty",
     "SampledBatchNorm",
     "StochasticDepth",
+    "TenCrop",
     "average_out",
+    "elastic_net",
+    "flip",
+    "l1",
+    "l2",
     "linear_rates",
+    "max_norm_",
     "reestimate",
     "regularize",
     "remember_batches",

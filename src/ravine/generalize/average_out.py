@@ -46,6 +46,7 @@ def average_out(
     n: int = 16,
     *,
     over: Over = "outputs",
+    axis: int = 1,
     views: Sequence[View] = (),
     seed: int = 0,
 ) -> Average:
@@ -65,8 +66,8 @@ def average_out(
         x: (N, ...), where the model is.
         how: what is averaged.
         n: samples.
-        over: "outputs" averages what the model gives, such as logits; "probabilities" its softmax over
-            axis 1.
+        over: "outputs" averages what the model gives, such as logits; "probabilities" its softmax.
+        axis: of the classes, for "probabilities".
         views: for "views"; each gives one changed batch or several.
         seed: addresses the samples' noise.
 
@@ -80,10 +81,10 @@ def average_out(
             f"Invalid how or over: {how!r}, {over!r}; valid are expectation, samples, exact and views, over "
             "outputs or probabilities"
         )
-    finish = _softmax if over == "probabilities" else _same
 
     def call(batch: Tensor) -> Tensor:
-        return finish(model(batch))
+        outputs: Tensor = model(batch)
+        return outputs.softmax(axis) if over == "probabilities" else outputs
 
     with _evaluating(model), torch_dropout_as_ours(model):
         parts = [module for module in model.modules() if isinstance(module, NoisyPart)]
@@ -190,14 +191,6 @@ def _average(answers: Tensor, weights: Tensor | None) -> Average:
         mean = (shares * wide).sum(0)
         spread = (shares * (wide - mean).square()).sum(0).sqrt()
     return Average(mean.to(answers.dtype), spread.to(answers.dtype), len(answers))
-
-
-def _softmax(outputs: Tensor) -> Tensor:
-    return outputs.softmax(1)
-
-
-def _same(outputs: Tensor) -> Tensor:
-    return outputs
 
 
 @contextmanager

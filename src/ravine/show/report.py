@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from . import figures
 from .figures.pictures import mistakes
+from .overfitting_text import overfitting
 from .page import caption_block, escape, figure_block, write_page
 from .report_text import environment, header, noticed, recipe, sample, scores
 from .run import NothingToDrawError, Run, read_run
@@ -45,16 +46,23 @@ def write_report(run_folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class _Drawing:
-    """A figure of the report, and how to read it."""
+    """A figure of the report, what this run shows in it, and how to read it."""
 
     draw: Callable[[Run], "Figure"]
     caption: str
+    finding: Callable[[Run], str] | None = None
+
+    def told(self, run: Run) -> str:
+        """The finding and the caption, as HTML."""
+        found = self.finding(run) if self.finding else ""
+        return f"<span class='finding'>{escape(found)}</span> {self.caption}" if found else self.caption
 
 
 _LEARNING = (
     _Drawing(
         figures.loss_curves,
         "Both should fall. Where validation turns up while training still falls, the run overfits.",
+        overfitting,
     ),
     _Drawing(figures.metric_curves, "The score after each evaluation, on both parts."),
     _Drawing(
@@ -114,7 +122,7 @@ def _section(title: str, drawings: Sequence[_Drawing], run: Run, before: str = "
             figure = drawing.draw(run)
         except NothingToDrawError:  # an interrupted run, or a run of another task: draw what there is
             continue
-        blocks.append(figure_block(figure, drawing.caption))
+        blocks.append(figure_block(figure, drawing.told(run)))
     if not blocks and not before:
         return ""
     return f'<section><h2>{title}</h2><div class="grid">{before}{"".join(blocks)}</div></section>'

@@ -106,6 +106,16 @@ class Run:
         return numpy.array([_number(row.get(key)) for row in self.rows], dtype=numpy.float64)
 
     @property
+    def progress(self) -> "tuple[ndarray[Any, Any], str]":
+        """Where each row is, and in what unit: "epoch" where each evaluation has its own, else "step"."""
+        import numpy
+
+        epochs = self.series("epoch")
+        if len(epochs) and (numpy.diff(epochs) > 0).all():
+            return epochs, "epoch"
+        return self.series("step"), "step"
+
+    @property
     def best_row(self) -> int | None:
         """The position in `rows` of the best evaluation, or None where nothing was measured."""
         import numpy

@@ -20,6 +20,7 @@ from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
 from .. import files
 from ..errors import ModelError, RavineError, nearest
+from .averaged import OverSamples
 from .predict import Predictor, predict
 
 TOLERANCE = 1e-4
@@ -58,6 +59,11 @@ def export(predictor: Predictor, example: Tensor, path: Path, spec: Mapping[str,
     if path.suffix.lower() not in writers:
         hint = nearest(path.suffix.lower(), writers)
         raise RavineError(f"cannot export to {path.name!r}: name it .pt2 (torch.export) or .onnx{hint}")
+    if isinstance(predictor.model, OverSamples):
+        raise ModelError(
+            "predict.average = 'samples' draws noise anew, which a file cannot do: export a run with another "
+            "predict.average"
+        )
     encode, load = writers[path.suffix.lower()]
     if path.suffix.lower() == ".onnx":
         _require_onnx()

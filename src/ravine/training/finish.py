@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from . import feeds, metrics, watch
+from . import averaged, feeds, metrics, watch
 from .data.dataset import PartName
 from .evaluate import Outputs, outputs_over
 from .loop import Loop
@@ -36,9 +36,8 @@ def finish(loop: Loop, why: str) -> dict[str, Any]:
     setup, state, folder = loop.setup, loop.state, loop.folder
     setup.model.load_state_dict(loop.best)
     setup.model.eval()
-    found = {
-        part: outputs_over(setup.model, feed, setup.task, loop.poll) for part, feed in _judged(loop).items()
-    }
+    judge = averaged.for_prediction(setup.model, setup.recipe, setup.task)
+    found = {part: outputs_over(judge, feed, setup.task, loop.poll) for part, feed in _judged(loop).items()}
     result: dict[str, Any] = {
         **setup.facts,
         "parameters": sum(parameter.numel() for parameter in setup.model.parameters()),

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..errors import DataError, ModelError
 from ..randomness import addressed
-from . import models
+from . import averaged, models
 from .data.dataset import PartName, Task
 from .feed import Feed, GivenBatches
 from .objective import objective
@@ -76,6 +76,7 @@ def prepare(
             given.classes = outputs.shape[-1]
     feeds = {part: Feed(given, device) for part, given in batches.items()}
     setup = assemble(recipe, task, device, model, feeds, objective(task, recipe.loss, None, device))
+    averaged.refuse(recipe, model, "image" if batches["train"].first[0].dim() == 4 else "array")
     setup.facts = {
         "data": "batches from Python",
         "kind": "array",

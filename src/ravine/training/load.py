@@ -5,8 +5,10 @@ from pathlib import Path
 from torch import nn
 
 from ..errors import RunError
+from ..generalize.regularize import regularize
 from ..randomness import addressed
 from . import models
+from .averaged import for_prediction
 from .feeds import CONTEXT
 from .predict import Predictor
 from .preprocessing import Preprocessing
@@ -57,7 +59,8 @@ def load_predictor(run: str | Path, *, trust: bool = False) -> Predictor:
     if not (folder.path / "preprocessing.json").is_file():
         raise RunError(f"{run} was trained on batches from Python: how raw items become inputs is not known")
     preprocessing = Preprocessing.load(folder.path)
-    return Predictor(preprocessing, load(run, trust=trust), preprocessing.task).eval()
+    model = for_prediction(load(run, trust=trust), _recipe(folder), preprocessing.task)
+    return Predictor(preprocessing, model, preprocessing.task).eval()
 
 
 def context_of(run: str | Path) -> int:
@@ -86,4 +89,6 @@ def _made(folder: RunFolder, trust: bool) -> nn.Module:
     preprocessing = Preprocessing.load(folder.path)
     outputs = 1 if preprocessing.task == "regression" else len(preprocessing.spec["classes"])
     with addressed(recipe.seed, "model"):
-        return models.make(recipe.model.name, preprocessing.output_shape, outputs, recipe.model.settings)
+        made = models.make(recipe.model.name, preprocessing.output_shape, outputs, recipe.model.settings)
+    regularize(made, **recipe.regularize.model_dump())
+    return made

@@ -63,6 +63,9 @@ def _of_recipe(recipe: Recipe, batches: int) -> Iterator[str]:
         )
     if recipe.augment:
         yield f"augment = {list(recipe.augment)}: images are changed at random; set augment=[]"
+    for kind, rate in recipe.regularize.model_dump().items():
+        if rate:
+            yield f"regularize.{kind} = {rate}: noise in every pass; set regularize.{kind}=0"
     if recipe.precision != "fp32":
         yield f"precision = {recipe.precision!r}: its rounding hides small differences; set precision=fp32"
 
@@ -86,7 +89,8 @@ def _of_network(recipe: Recipe, model: nn.Module, feed: Feed) -> Iterator[str]:
         yield f"model.normalization = 'batch': {mixing}; set model.normalization=layer"
     elif normalizing:
         yield f"batch normalization in {_listed(normalizing)}: {mixing}; use layer or group normalization"
-    yield from _tried(model, feed, random=not dropping, mixes=not normalizing)
+    told = dropping or any(recipe.regularize.model_dump().values())
+    yield from _tried(model, feed, random=not told, mixes=not normalizing)
 
 
 def _tried(model: nn.Module, feed: Feed, *, random: bool, mixes: bool) -> Iterator[str]:

@@ -21,6 +21,7 @@ from .data.dataset import Kind
 Auto = Literal["auto"]
 Layer = Mapping[str, Any]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(ge=0, le=1)]
 IMAGE_SIZES = range(4, 4097)
 
 
@@ -85,6 +86,25 @@ class ScheduleSection(PartSection):
     name: str = Field("cosine", description="a schedule's name")
 
 
+class RegularizeSection(Section):
+    """Noise put into the network in training, at the customary places; averaged out at test time."""
+
+    dropout: Rate = Field(0.0, description="share of the inputs of linear layers that are dropped")
+    feature_dropout: Rate = Field(0.0, description="share of the maps into convolutions that are dropped")
+    drop_connect: Rate = Field(0.0, description="share of the weights of linear layers that are dropped")
+    stochastic_depth: Rate = Field(0.0, description="how often the last residual branch is left out")
+
+
+class PredictSection(Section):
+    """What is averaged at test time, for the final scores, predict and export alike."""
+
+    average: Literal["expectation", "samples", "flip", "ten-crop"] = Field(
+        "expectation",
+        description="expectation: one pass without noise; samples of the noise; or views of the image",
+    )
+    samples: Annotated[int, Field(ge=1)] = Field(16, description="draws of the noise, for samples")
+
+
 class LossSection(Section):
     """What is minimised."""
 
@@ -129,7 +149,9 @@ class Recipe(Section):
     model: ModelSection = Field(default_factory=ModelSection)
     optimizer: OptimizerSection = Field(default_factory=OptimizerSection)
     schedule: ScheduleSection = Field(default_factory=ScheduleSection)
+    regularize: RegularizeSection = Field(default_factory=RegularizeSection)
     loss: LossSection = Field(default_factory=LossSection)
+    predict: PredictSection = Field(default_factory=PredictSection)
     stop: StopSection = Field(default_factory=StopSection)
     log: LogSection = Field(default_factory=LogSection)
 

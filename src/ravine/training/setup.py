@@ -9,10 +9,11 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from ..errors import ModelError, RavineError
+from ..generalize.regularize import regularize
 from ..optim.schedules import Schedule
 from ..randomness import addressed
 from ..registry import lookup
-from . import feeds, metrics, models, noise, settings, tensorboard
+from . import averaged, feeds, metrics, models, noise, settings, tensorboard
 from .averaging import moving_average
 from .data.dataset import Dataset, PartName, Splits, Task, outputs_of
 from .feed import Feed
@@ -144,6 +145,7 @@ def prepare(recipe: Recipe, dataset: Dataset, splits: Splits, model: nn.Module |
         feeds.make(recipe, dataset, splits, preprocessing, device),
         objective(dataset.task, recipe.loss, counts, device),
     )
+    averaged.refuse(recipe, model, dataset.kind)
     setup.notes += dataset.notes
     if dataset.unreadable:
         setup.notes.append(f"{len(dataset.unreadable)} unreadable files were left out")
@@ -165,12 +167,12 @@ def assemble(
 
     Raises:
         RecipeError: no value is called as the monitored one; a schedule is longer than the training; the
-            optimizer needs a loss without noise, and there is some.
-        ModelError: the optimizer cannot train the network; a moving average was asked for, and the network
-            cannot be copied.
+            optimizer needs a loss without noise, and there is some; `[predict]` has nothing to average.
+        ModelError: there is nowhere to put a noise; the optimizer cannot train the network; a moving average
+            was asked for, and the network cannot be copied.
         RavineError: TensorBoard was asked for and is not installed.
     """
-    notes = []
+    notes = regularize(model, **recipe.regularize.model_dump())
     if "validation" not in parts and recipe.stop.monitor.startswith("validation."):
         notes.append("there is no validation part: the weights are chosen by train.loss")
         recipe = recipe.model_copy(update={"stop": recipe.stop.model_copy(update={"monitor": "train.loss"})})

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ..generalize.noise import NoisyPart
 from ..randomness import addressed
 from .data.dataset import Task
 from .models import evaluating
@@ -141,7 +142,7 @@ def fits_subset(
 ) -> SubsetFit:
     """Train a copy of the model on a few items with Adam: a sound model learns them by heart.
 
-    The copy trains without dropout. The model, its buffers and the random streams stay as they are.
+    The copy trains without noise. The model, its buffers and the random streams stay as they are.
     The work is bounded by counting operations, not seconds, so that the answer is the same everywhere:
     a large model gets fewer items, then fewer steps; a tiny one no more items than it has room for.
 
@@ -183,7 +184,7 @@ def _fit(
 ) -> tuple[float, int]:
     trial.train()
     for module in trial.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):
+        if isinstance(module, nn.modules.dropout._DropoutNd | NoisyPart):
             module.eval()
     trained = [parameter for parameter in trial.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, lr)

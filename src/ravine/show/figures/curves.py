@@ -3,24 +3,28 @@
 from typing import TYPE_CHECKING, Any
 
 from ..metric import metric_named
+from ..overfitting import turn
 from ..run import Run
-from .theme import GREY, TRAIN, VALIDATION, blank, line, log_axis, tint
+from .theme import GREY, RED, TRAIN, VALIDATION, blank, line, log_axis, tint
 
 if TYPE_CHECKING:
     from numpy import ndarray
     from plotly.graph_objects import Figure
 
 _LOG_SPAN = 20.0
+_LABEL_WIDTH = 0.2  # of the mark of the best evaluation, in a figure of half the page
 
 
 def loss_curves(run: Run) -> "Figure":
-    """Training and validation loss, the best evaluation marked; logarithmic where they span over 20 times.
+    """Training and validation loss, the best evaluation and overfitting marked.
+
+    Logarithmic where they span over 20 times.
 
     Raises:
         NothingToDrawError: no training loss was measured.
     """
     run.require_rows("train.loss")
-    x, title = _progress(run)
+    x, title = run.progress
     figure = blank("Loss", title, "loss", wide=True)
     _add_parts(figure, run, x, "loss")
     losses = _both(run, "loss")
@@ -28,6 +32,7 @@ def loss_curves(run: Run) -> "Figure":
         log_axis(figure, losses)
         figure.update_yaxes(title_text="loss (logarithmic)")
     _mark_best(figure, run, x)
+    _mark_overfitting(figure, run, x)
     return figure
 
 
@@ -38,7 +43,7 @@ def gap(run: Run) -> "Figure":
         NothingToDrawError: one of the losses was not measured.
     """
     run.require_rows("train.loss", "validation.loss")
-    x, title = _progress(run)
+    x, title = run.progress
     figure = blank("Gap", title, "validation loss − training loss", showlegend=False)
     figure.add_hline(y=0, line={"width": 1, "color": GREY})
     figure.add_trace(
@@ -52,6 +57,7 @@ def gap(run: Run) -> "Figure":
         )
     )
     _mark_best(figure, run, x)
+    _mark_overfitting(figure, run, x)
     return figure
 
 
@@ -62,7 +68,7 @@ def metric_curves(run: Run, metric: str | None = None) -> "Figure":
         NothingToDrawError: the metric was not measured.
     """
     chosen = run.headline if metric is None else metric_named(metric)
-    x, title = _progress(run)
+    x, title = run.progress
     figure = blank(chosen.title[:1].upper() + chosen.title[1:], title, chosen.title)
     _add_parts(figure, run, x, chosen.name)
     if not figure.data:
@@ -73,16 +79,6 @@ def metric_curves(run: Run, metric: str | None = None) -> "Figure":
         log_axis(figure, _both(run, chosen.name))
     _mark_best(figure, run, x)
     return figure
-
-
-def _progress(run: Run) -> "tuple[ndarray[Any, Any], str]":
-    """What to draw against: epochs where each evaluation has its own, else steps."""
-    import numpy
-
-    epochs = run.series("epoch")
-    if len(epochs) and (numpy.diff(epochs) > 0).all():
-        return epochs, "epoch"
-    return run.series("step"), "step"
 
 
 def _add_parts(figure: "Figure", run: Run, x: "ndarray[Any, Any]", metric: str) -> None:
@@ -101,20 +97,40 @@ def _mark_best(figure: "Figure", run: Run, x: "ndarray[Any, Any]") -> None:
     best = run.best_row
     if best is None:
         return
-    right = x[best] > (x[0] + x[-1]) / 2
-    if not right:  # the legend gives way
+    span = x[-1] - x[0]
+    place = (x[best] - x[0]) / span if span else 0.0
+    if place <= 0.5:  # the legend gives way
         figure.update_layout(legend={"x": 1, "xanchor": "right"})
+    # The label hangs away from the legend, but never out of the picture.
+    hangs_left = _LABEL_WIDTH < place <= 0.5 or place > 1 - _LABEL_WIDTH
     figure.add_vline(
         x=x[best],
         line={"color": GREY, "width": 1, "dash": "dot"},
         annotation={
             "text": f"best {x[best]:g}",
-            "xanchor": "right" if right else "left",
+            "xanchor": "right" if hangs_left else "left",
             "yanchor": "bottom",
             "y": 1,
             "yref": "paper",
         },
     )
+
+
+def _mark_overfitting(figure: "Figure", run: Run, x: "ndarray[Any, Any]") -> None:
+    """A shade over the evaluations since overfitting began, named in the legend."""
+    found = turn(run)
+    if found is None or not found.overfits:
+        return
+    figure.add_vrect(
+        x0=x[found.row],
+        x1=x[-1],
+        fillcolor=tint(RED, 0.12),
+        line={"width": 0},
+        layer="below",
+        name="overfitting",
+        showlegend=True,
+    )
+    figure.update_layout(showlegend=True)
 
 
 def _both(run: Run, metric: str) -> "ndarray[Any, Any]":
