@@ -1,85 +1,92 @@
+"""Augmentation in a training: named transforms, each item's own draw, whatever the batches."""
+
 import pytest
 import torch
+from torch import nn
 
 from ravine import registry
-from ravine.randomness import generator
-from ravine.training.augment import flip, shift
+from ravine.errors import RecipeError
+from ravine.generalize.augment import ColorJitter, Flip, PaddedCrop, compose
+from ravine.training import run as runs
+from ravine.training.augment import Shift, made
+from ravine.training.data.batches import TensorBatches
+from ravine.training.feed import Feed
+
+CPU = torch.device("cpu")
+EVERY = [name for name in registry.names("augmentation") if name != "shift"]
 
 
-def images(*shape: int, dtype: torch.dtype = torch.uint8) -> torch.Tensor:
-    return torch.randint(1, 256, shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+def images(*shape):
+    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16])
-def test_flip_mirrors_about_half_of_the_images_and_leaves_the_others(dtype):
-    batch = images(400, 3, 5, 7, dtype=dtype)
-    out = flip(batch, generator(0, "flip"))
-    kept = (out == batch).flatten(1).all(1)
-    mirrored = (out == batch.flip(3)).flatten(1).all(1)
-    assert bool((kept ^ mirrored).all())
-    assert 150 < int(mirrored.sum()) < 250
-    assert out.dtype == dtype
+def test_strengths_follow_the_size_of_the_images():
+    assert made(["shift", "crop", "flip"], (3, 32, 32)).transforms == (Shift(1), PaddedCrop(4), Flip())
+    assert made(["shift", "crop"], (1, 224, 300)).transforms == (Shift(8), PaddedCrop(28))
+    assert made(["shift", "crop"], (1, 8, 8)).transforms == (Shift(1), PaddedCrop(1))
 
 
-def moved(image: torch.Tensor, down: int, right: int) -> torch.Tensor:
-    """One image moved, pixel by pixel."""
-    out = torch.zeros_like(image)
-    _, height, width = image.shape
-    for row in range(height):
-        for column in range(width):
-            if 0 <= row - down < height and 0 <= column - right < width:
-                out[:, row, column] = image[:, row - down, column - right]
-    return out
+@pytest.mark.parametrize("name", EVERY)
+def test_every_name_gives_images_of_the_same_shape(name):
+    x, numbers = images(20, 3, 16, 16), torch.arange(20)
+    batches = TensorBatches(x, numbers, 20, seed=1)
+    ((out, _),) = Feed(batches, CPU, nn.Identity(), made([name], (3, 16, 16)), seed=1).epoch(0)
+    assert out.shape == x.shape and not torch.equal(out.float(), x.index_select(0, _).float())
+    assert float(out.min()) >= 0 and float(out.max()) <= 255 and float(out.float().max()) > 1
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-@pytest.mark.parametrize("shape", [(60, 1, 6, 6), (60, 3, 4, 7)])
-def test_shift_moves_each_image_by_its_own_whole_pixels(shape, dtype):
-    batch = images(*shape, dtype=dtype)
-    out = shift(batch, generator(0, "shift"), pixels=2)
-    seen = set()
-    for image, result in zip(batch, out, strict=True):
-        moves = [
-            (down, right)
-            for down in range(-2, 3)
-            for right in range(-2, 3)
-            if torch.equal(moved(image, down, right), result)
-        ]
-        assert len(moves) == 1
-        seen.add(moves[0])
-    assert len(seen) > 15
-    assert {down for down, _ in seen} == {right for _, right in seen} == {-2, -1, 0, 1, 2}
+@pytest.mark.parametrize("names", [["shift", "flip"], ["crop", "color", "rotate", "erase"]])
+def test_an_item_s_picture_is_its_own_whatever_the_batches(names):
+    """The same (seed, epoch, item) in batches of any size, in any order; another epoch gives another."""
+    x, change = images(50, 3, 12, 12), made(names, (3, 12, 12))
+
+    def pictures(size, epoch, shuffle=True, part=None):
+        chosen = torch.arange(50) if part is None else part
+        batches = TensorBatches(x[chosen], chosen, size, 3, shuffle, chosen)
+        found = {}
+        for inputs, numbers in Feed(batches, CPU, nn.Identity(), change, seed=3).epoch(epoch):
+            found |= dict(zip(numbers.tolist(), inputs, strict=True))
+        return found
+
+    whole = pictures(50, 0)
+    for other in (
+        pictures(7, 0),
+        pictures(16, 0, shuffle=False),
+        pictures(5, 0, part=torch.tensor([4, 9, 40])),
+    ):
+        assert all(torch.equal(picture, whole[number]) for number, picture in other.items())
+    assert any(not torch.equal(picture, whole[number]) for number, picture in pictures(50, 1).items())
 
 
-@pytest.mark.parametrize("augment", [flip, shift])
-def test_the_same_generator_gives_the_same_images_and_the_batch_is_untouched(augment):
-    batch = images(32, 3, 8, 8)
-    before = batch.clone()
-    first = augment(batch, generator(3, "a", 1))
-    assert torch.equal(first, augment(batch, generator(3, "a", 1)))
-    assert not torch.equal(first, augment(batch, generator(3, "a", 2)))
-    assert torch.equal(batch, before)
+def test_the_rest_of_an_epoch_is_what_it_would_have_been():
+    batches = TensorBatches(images(40, 1, 8, 8), torch.arange(40), 8, 2)
+    feed = Feed(batches, CPU, nn.Identity(), made(["shift"], (1, 8, 8)), seed=2)
+    whole, rest = list(feed.epoch(1)), list(feed.epoch(1, start=3))
+    assert all(
+        torch.equal(a, b)
+        for one, other in zip(whole[3:], rest, strict=True)
+        for a, b in zip(one, other, strict=True)
+    )
 
 
-@pytest.mark.parametrize("augment", [flip, shift])
-def test_memory_formats_give_the_same_images(augment):
-    batch = images(8, 3, 6, 6, dtype=torch.float32)
-    last = batch.contiguous(memory_format=torch.channels_last)
-    assert torch.equal(augment(last, generator(0)), augment(batch, generator(0)))
+def test_colours_come_back_to_the_scale_of_bytes():
+    x = images(10, 3, 6, 6)
+    ((out, order),) = Feed(
+        TensorBatches(x, torch.arange(10), 10), CPU, nn.Identity(), compose([ColorJitter(0, 0, 0, 0)])
+    ).epoch(0)
+    torch.testing.assert_close(out.float(), x[order].float())
 
 
-def test_no_move_is_the_same_image():
-    batch = images(4, 1, 5, 5)
-    assert torch.equal(shift(batch, generator(0), pixels=0), batch)
+def test_a_transform_that_does_not_fit_is_refused_before_anything_is_trained():
+    with pytest.raises(RecipeError, match="augment: resized-crop makes squares of images of 8x6"):
+        made(["flip", "resized-crop"], (3, 8, 6))
+    with pytest.raises(RecipeError, match="augment: color: "):
+        made(["color"], (2, 8, 8))
+    with pytest.raises(RecipeError, match=r"unknown augmentation 'flop' \(did you mean 'flip'\?\)"):
+        runs.make_setup(None, "digits", settings=[{"augment": ["flop"]}])
 
 
-def test_both_are_registered():
-    assert {"flip", "shift"} <= set(registry.names("augmentation"))
-
-
-@pytest.mark.parametrize(("side", "most"), [(8, 1), (28, 1), (64, 2)])
-def test_by_default_images_move_by_a_small_share_of_their_size(side, most):
-    batch = torch.zeros(500, 1, side, side)
-    batch[:, 0, side // 2, side // 2] = 1
-    moved = shift(batch, generator(0, "shift")).nonzero()[:, 2:] - side // 2
-    assert (moved.min(), moved.max()) == (-most, most)
+def test_a_run_takes_them_from_the_recipe(tmp_path):
+    settings = [{"augment": ["crop", "rotate", "erase"], "model": {"name": "mlp"}, "stop": {"epochs": 2}}]
+    run = runs.train(None, "digits", settings=settings, out=tmp_path / "run")
+    assert run.result["test"]["accuracy"] > 0.2

@@ -1,16 +1,16 @@
 """From batches of raw items to what the model takes: on its device, augmented, preprocessed."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import DataError
-from ..randomness import address_seed, generator
-from ..registry import lookup
+from ..generalize.augment import Compose, Draws
+from ..randomness import address_seed
 from .data.batches import Batch as Batch
-from .data.batches import Batches
+from .data.batches import Batches, NumberedBatches
 
 
 class Feed:
@@ -20,8 +20,8 @@ class Feed:
         batches: what to draw from.
         device: where the model is.
         preprocessing: from raw items to model inputs; None where the batches hold model inputs already.
-        augment: names of augmentations, in their order.
-        seed: addresses the augmentations' choices.
+        augment: changes raw images; None leaves them as they are.
+        seed: addresses what it draws, together with each item's number and the epoch.
     """
 
     def __init__(
@@ -29,13 +29,13 @@ class Feed:
         batches: Batches,
         device: torch.device,
         preprocessing: nn.Module | None = None,
-        augment: Sequence[str] = (),
+        augment: Compose | None = None,
         seed: int = 0,
     ) -> None:
         self.batches = batches
         self.device = device
         self.preprocessing = preprocessing
-        self.augment: list[Callable[..., Tensor]] = [lookup("augmentation", name) for name in augment]
+        self.augment = augment
         self.seed = seed
 
     def __len__(self) -> int:
@@ -43,17 +43,22 @@ class Feed:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch after the first `start`, ready for the model."""
-        if self.preprocessing is None and not self.augment and self.device.type == "cpu":
+        if self.preprocessing is None and self.augment is None and self.device.type == "cpu":
             return self.batches.epoch(epoch, start)  # nothing to do: no cost a batch either
         return self._ready(epoch, start)
 
     def _ready(self, epoch: int, start: int) -> Iterator[Batch]:
-        for index, (inputs, targets) in enumerate(self.batches.epoch(epoch, start), start):
+        numbers: Iterator[Tensor] = iter(())
+        if self.augment is not None:
+            assert isinstance(self.batches, NumberedBatches)
+            numbers = self.batches.item_numbers(epoch, start)
+        for inputs, targets in self.batches.epoch(epoch, start):
             inputs = inputs.to(self.device, non_blocking=True)
-            if self.augment:
-                draw = generator(self.seed, "augment", epoch, index)
-                for change in self.augment:
-                    inputs = change(inputs, draw)
+            if self.augment is not None:
+                raw = inputs.dtype
+                inputs = self.augment(inputs, Draws(self.seed, epoch, next(numbers).to(self.device)))
+                if inputs.dtype != raw:  # changed in [0, 1], and prepared from 0..255
+                    inputs = inputs.mul_(255.0)
             if self.preprocessing is not None:
                 inputs = self.preprocessing(inputs)
             yield inputs, targets.to(self.device, non_blocking=True)

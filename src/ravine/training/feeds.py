@@ -6,7 +6,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..generalize.augment import Compose
 from ..randomness import generator
+from .augment import made
 from .data.batches import StreamBatches, TensorBatches, TextBatches
 from .data.dataset import Dataset, PartName, Splits
 from .feed import Feed
@@ -107,7 +109,7 @@ def _stream_feed(
         shuffle=use == "shuffled",
         workers=None if recipe.data.workers == "auto" else recipe.data.workers,
     )
-    return Feed(batches, device, preprocessing, recipe.augment if use == "shuffled" else (), recipe.seed)
+    return Feed(batches, device, preprocessing, _augment(recipe, dataset, use), recipe.seed)
 
 
 def _tensor_feed(
@@ -123,16 +125,22 @@ def _tensor_feed(
     targets = dataset.targets[positions]
     if dataset.task == "regression":
         targets = preprocessing.scale_targets(targets)
-    augment = recipe.augment if use == "shuffled" and dataset.kind == "image" else ()
+    augment = _augment(recipe, dataset, use)
     fits = inputs.numel() * 4 <= recipe.data.memory_gb * 2**30
-    if not augment and fits:
+    if augment is None and fits:
         with torch.inference_mode():
             inputs = torch.cat([preprocessing(chunk) for chunk in inputs.split(4096)])
         inputs = inputs.clone()  # an inference tensor may not take part in a backward pass
     batches = TensorBatches(
-        inputs, targets.to(device), _batch_size(recipe, use), recipe.seed, shuffle=use == "shuffled"
+        inputs, targets.to(device), _batch_size(recipe, use), recipe.seed, use == "shuffled", positions
     )
-    return Feed(batches, device, None if not augment and fits else preprocessing, augment, recipe.seed)
+    return Feed(batches, device, None if augment is None and fits else preprocessing, augment, recipe.seed)
+
+
+def _augment(recipe: Recipe, dataset: Dataset, use: Use) -> Compose | None:
+    if use != "shuffled" or dataset.kind != "image" or not recipe.augment:
+        return None
+    return made(recipe.augment, dataset.item_shape)
 
 
 def _batch_size(recipe: Recipe, use: Use) -> int:

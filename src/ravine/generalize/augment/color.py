@@ -155,7 +155,7 @@ def turn_hue(turn: Tensor) -> Tensor:
     return turned
 
 
-@register("image transform", "color", "change brightness, contrast, saturation and hue")
+@register("augmentation", "color", "change brightness, contrast, saturation and hue")
 @dataclass(frozen=True)
 class ColorJitter(ColorTransform):
     """Change brightness, contrast, saturation and hue of each image, each by its own draw.

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from .transform import Transform, as_floating, bounds, like, rows_last
 Padding = Literal["zeros", "reflect"]
 
 
-@register("image transform", "crop", "pad each image and cut a window of its size: a shift by whole pixels")
+@register("augmentation", "crop", "pad each image and cut a window of its size: a shift by whole pixels")
 @dataclass(frozen=True)
 class PaddedCrop(Transform):
     """Pad each image on all sides and cut a window of the image's size out of it, uniformly.
@@ -35,6 +35,11 @@ class PaddedCrop(Transform):
 
     padding: int = 4
     mode: Padding = "zeros"
+
+    @classmethod
+    def usual(cls, shape: tuple[int, int, int]) -> Self:
+        """Padded by an eighth of the shorter side, as 32 pixels by 4."""
+        return cls(max(1, round(min(shape[1:]) / 8)))
 
     def __post_init__(self) -> None:
         check_count("padding", self.padding, 0)
@@ -54,7 +59,7 @@ class PaddedCrop(Transform):
         return crop(pad(images, self.padding, self.mode), top, left, images.shape[2], images.shape[3])
 
 
-@register("image transform", "resized-crop", "cut a window of any size and shape and bring it to one size")
+@register("augmentation", "resized-crop", "cut a window of any size and shape and bring it to one size")
 @dataclass(frozen=True)
 class RandomResizedCrop(Transform):
     """Cut a window of random area and shape and resize it to `size` × `size` (Szegedy et al. 2015).
@@ -74,6 +79,11 @@ class RandomResizedCrop(Transform):
     size: int
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
+
+    @classmethod
+    def usual(cls, shape: tuple[int, int, int]) -> Self:
+        """Brought back to the size of the images, which are squares."""
+        return cls(shape[1])
 
     def __post_init__(self) -> None:
         check_count("size", self.size, 1)

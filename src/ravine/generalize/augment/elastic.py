@@ -20,7 +20,7 @@ LINE = 16
 
 
 @register(
-    "image transform",
+    "augmentation",
     "elastic",
     "distort each image like rubber",
     source="Simard, Steinkraus and Platt 2003",

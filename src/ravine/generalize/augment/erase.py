@@ -14,7 +14,7 @@ from .transform import Transform
 
 
 @register(
-    "image transform",
+    "augmentation",
     "erase",
     "overwrite a random rectangle of some images",
     source="Zhong, Zheng, Kang, Li and Yang 2020",

@@ -8,10 +8,10 @@ from torch import Tensor
 from ...registry import register
 from .draws import Draws
 from .settings import check_share
-from .transform import Transform, rows_last
+from .transform import Transform, like, rows_last
 
 
-@register("image transform", "flip", "mirror each image left to right")
+@register("augmentation", "flip", "mirror each image left to right")
 @dataclass(frozen=True)
 class Flip(Transform):
     """Mirror each image left to right with probability `p`.
@@ -42,6 +42,11 @@ class Flip(Transform):
 
 def flip(images: Tensor, mirrored: Tensor) -> Tensor:
     """The images (N, C, H, W), those mirrored left to right where `mirrored`, bool (N,), is True."""
+    if images.dtype == torch.uint8:
+        # Gathering single bytes is slow; choosing among all images and all their mirror images is not.
+        both = torch.stack((images, images.flip(3)), dim=1).flatten(0, 1)
+        rows = 2 * torch.arange(len(images), device=images.device) + mirrored
+        return like(both.index_select(0, rows), images)
     columns = torch.arange(images.shape[3], device=images.device)
     # Gathering columns takes half the time of choosing between the images and all their mirror images.
     source = torch.where(mirrored.unsqueeze(1), columns.flip(0), columns)

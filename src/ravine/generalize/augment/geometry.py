@@ -12,7 +12,7 @@ from .settings import check_amount, check_share
 from .warp import GeometricTransform
 
 
-@register("image transform", "translate", "move each image by any distance, zeros moving in")
+@register("augmentation", "translate", "move each image by any distance, zeros moving in")
 @dataclass(frozen=True)
 class Translate(GeometricTransform):
     """Move each image right or left and up or down, each uniformly.
@@ -40,7 +40,7 @@ class Translate(GeometricTransform):
         return translation(x * width, y * height)
 
 
-@register("image transform", "rotate", "turn each image about its middle")
+@register("augmentation", "rotate", "turn each image about its middle")
 @dataclass(frozen=True)
 class Rotate(GeometricTransform):
     """Turn each image about its middle, to either side, uniformly.
@@ -67,7 +67,7 @@ class Rotate(GeometricTransform):
         return rotation(draws.between("rotate", -self.degrees, self.degrees))
 
 
-@register("image transform", "stretch", "stretch or squeeze each image along x and along y")
+@register("augmentation", "stretch", "stretch or squeeze each image along x and along y")
 @dataclass(frozen=True)
 class Stretch(GeometricTransform):
     """Stretch or squeeze each image along x and along y, each by its own factor.
@@ -98,7 +98,7 @@ class Stretch(GeometricTransform):
         return stretching(x, y)
 
 
-@register("image transform", "shear", "shift the rows and the columns of each image against each other")
+@register("augmentation", "shear", "shift the rows and the columns of each image against each other")
 @dataclass(frozen=True)
 class Shear(GeometricTransform):
     """Shift rows, then columns against each other, by angles drawn uniformly.
@@ -127,7 +127,7 @@ class Shear(GeometricTransform):
         return shearing(leaning[:, 0], zero) @ shearing(zero, leaning[:, 1])
 
 
-@register("image transform", "perspective", "see each image from the side")
+@register("augmentation", "perspective", "see each image from the side")
 @dataclass(frozen=True)
 class Perspective(GeometricTransform):
     """Move each corner of each image inwards, along x and y by its own uniform share of half the side.

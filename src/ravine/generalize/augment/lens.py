@@ -11,7 +11,7 @@ from .settings import check_amount
 from .warp import GeometricTransform, Motion, Points
 
 
-@register("image transform", "lens", "see each image through a lens: barrel or pincushion distortion")
+@register("augmentation", "lens", "see each image through a lens: barrel or pincushion distortion")
 @dataclass(frozen=True)
 class Lens(GeometricTransform):
     """Distort each image as a lens does, barrel or pincushion, uniformly.

@@ -89,7 +89,7 @@ class Policy(Transform):
 
 
 @register(
-    "image transform",
+    "augmentation",
     "rand-augment",
     "a few operations on each image, all of one strength",
     source="Cubuk, Zoph, Shlens and Le 2020",
@@ -129,7 +129,7 @@ class RandAugment(Policy):
 
 
 @register(
-    "image transform",
+    "augmentation",
     "trivial-augment",
     "one operation of any strength on each image; nothing to tune",
     source="Müller and Hutter 2021",

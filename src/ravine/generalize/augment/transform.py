@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -38,6 +39,11 @@ class Transform(ABC):
     @abstractmethod
     def apply(self, images: Tensor, draws: Draws) -> Tensor:
         """The same without the checks; for parts of a whole that has made them."""
+
+    @classmethod
+    def usual(cls, shape: tuple[int, int, int]) -> Self:
+        """With the settings that are usual for images of `shape`, (C, H, W)."""
+        return cls()
 
     @property
     def idle(self) -> bool:

@@ -9,7 +9,7 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -33,6 +33,14 @@ class Batches(Protocol):
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches (inputs, targets) of an epoch, without the first `start` of them."""
+
+
+@runtime_checkable
+class NumberedBatches(Batches, Protocol):
+    """Batches of items that keep their numbers, by which what is drawn for each is addressed."""
+
+    def item_numbers(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
+        """The numbers of the items of each batch, int64, without the first `start` batches."""
 
 
 def batch_ends(items: int, batch_size: int, shuffle: bool) -> list[int]:
@@ -67,6 +75,7 @@ class TensorBatches:
         batch_size: items a batch; for the last one see `batch_ends`.
         seed: addresses the order of each epoch.
         shuffle: a new order each epoch (training), or the given one (evaluation).
+        numbers: of the items, int64; by default counted from 0.
     """
 
     def __init__(
@@ -76,7 +85,9 @@ class TensorBatches:
         batch_size: int,
         seed: int = 0,
         shuffle: bool = True,
+        numbers: Tensor | None = None,
     ) -> None:
+        self.numbers = torch.arange(len(inputs)) if numbers is None else numbers
         self.inputs = inputs
         self.targets = targets
         self.seed = seed
@@ -95,6 +106,12 @@ class TensorBatches:
         if self.inputs.nbytes <= SMALL_BYTES:
             return self._views(self.inputs.index_select(0, order), targets, start)
         return self._gathered(order, targets, start)
+
+    def item_numbers(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
+        """The numbers of the items of each batch."""
+        order = epoch_order(self.seed, epoch, len(self.numbers)) if self.shuffle else None
+        numbers = self.numbers if order is None else self.numbers.index_select(0, order)
+        return (items for items, _ in self._views(numbers, numbers, start))
 
     def _sizes(self, start: int) -> tuple[int, list[int]]:
         """Where batch `start` begins, and the sizes of it and the following."""
@@ -161,6 +178,10 @@ class StreamBatches:
                 yield _landed(flying)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def item_numbers(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
+        """The positions of the items of each batch."""
+        return (positions for positions, _ in self._positions.epoch(epoch, start))
 
 
 def _landed(flying: deque[tuple[Future[Tensor], Tensor]]) -> Batch:
