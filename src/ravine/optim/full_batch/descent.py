@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .line_search import Found, Line, LineSearch, Outcome, Point, Wolfe, noise
+from .line_search.common import dot
 from .method import Iterate
 from .objective import Objective
 from .result import Reason
@@ -49,7 +50,7 @@ def search(
 
     `first` and `longest` are of the line search, `settle` is of `Line`.
     """
-    slope = torch.dot(current.gradient, direction).item()
+    slope = dot(current.gradient, direction)
     start = Point(0.0, current.value, slope, current.x, current.gradient)
     if not -math.inf < slope < 0:
         return Found(Outcome.FAILED, start)

@@ -58,7 +58,10 @@ def walk_along(
         else:
             found = search(how, wolfe, objective, current, proposal.step)
             if found.outcome not in (Outcome.WOLFE, Outcome.IMPROVED):
-                return ending(found, current)
+                reason = ending(found, current)
+                # Of what a damped model promises, nothing follows.
+                damped_only = reason is Reason.PRECISION and not proposal.whole
+                return Reason.LINE_SEARCH if damped_only else reason
             point = found.point
             reached = Iterate(point.x, point.value, point.gradient, current.nit + 1, point.alpha)
         current = reached

@@ -8,7 +8,9 @@ import torch
 from .method import Iterate
 from .result import Reason
 
-_FLAT = 100
+_SETTLED = 3
+"""Iterations in a row, all of them small, after which x is taken as settled."""
+_FLAT = 300
 """Iterations, none of which is worth its while, after which it is taken as settled though x is not."""
 _STALLED = 50
 """Iterations without any progress that rounding would not explain as well."""
@@ -22,8 +24,9 @@ class Stopping:
     converged before it began. So unless one is given, the run has converged where the gradient's largest
     entry is √ε of the largest one seen (ε is the precision of x: √ε is 1.5e-8 for float64) and, because a
     steep start says little about the minimum, the last step changed the value by at most √ε of it, or by ε
-    of all that was gained since the start, and was at most √ε of the way that led here. Where the way leads
-    on for ever, steps do not become small: a hundred iterations of which all but that is true count as well.
+    of all that was gained since the start, and was at most √ε of the way that led here: three times in a row,
+    because a curvature learned where it was steep makes single steps small. Where the way leads on for ever,
+    steps do not become small: three hundred iterations of which all but that is true count as well.
 
     Whatever the tolerances, it ends as converged when for 50 iterations neither the value nor the gradient
     has become smaller by more than rounding.
@@ -53,7 +56,7 @@ class Stopping:
         self._steepest = 0.0
         self._start: Iterate | None = None
         self._lowest = self._flattest = math.inf
-        self._idle = self._flat_for = 0
+        self._idle = self._flat_for = self._settled_for = 0
 
     def reason(self, previous: Iterate | None, current: Iterate) -> Reason | None:
         """Why to stop at `current`, which followed `previous` (None at the start); None to go on."""
@@ -74,8 +77,11 @@ class Stopping:
         """What a method's own reason to end at `current` means.
 
         Rounding can hide what is left to gain of any value; but where the value has fallen past all that the
-        start tells of its size, and the slope is as steep as ever, no minimum is near.
+        start tells of its size, and the slope is as steep as ever, no minimum is near. Where the gradient had
+        become small already, there was no better point to be found.
         """
+        if reason is Reason.LINE_SEARCH and self._flat_for:
+            return Reason.GRADIENT
         if reason is not Reason.PRECISION or self._start is None:
             return reason
         fallen = self._start.value - current.value
@@ -93,11 +99,12 @@ class Stopping:
         change = abs(previous.value - current.value)
         settled = max(root * abs(current.value), precision * (self._start.value - current.value))
         if largest > root * self._steepest or change > settled:
-            self._flat_for = 0
+            self._flat_for = self._settled_for = 0
             return False
         self._flat_for += 1
         step, way = (float((current.x - from_.x).abs().max()) for from_ in (previous, self._start))
-        return step <= root * way or self._flat_for >= _FLAT
+        self._settled_for = self._settled_for + 1 if step <= root * way else 0
+        return self._settled_for >= _SETTLED or self._flat_for >= _FLAT
 
     def _progress(self, previous: Iterate, current: Iterate, largest: float) -> Reason | None:
         change = abs(previous.value - current.value)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import torch
@@ -102,7 +103,14 @@ class Line:
         if self._settle is not None:
             x = self._settle(x, alpha)
         value, gradient = self._objective.value_and_gradient(x)
-        return Point(alpha, value, torch.dot(gradient, self._direction).item(), x, gradient)
+        return Point(alpha, value, dot(gradient, self._direction), x, gradient)
+
+    @cached_property
+    def finest(self) -> float:
+        """Shorter steps than this alpha change no element of x at all."""
+        steps = self.start.x.abs() / self._direction.abs()
+        shortest = float(steps.nan_to_num(nan=math.inf, posinf=math.inf).min()) if len(steps) else 0.0
+        return 0.5 * torch.finfo(self._direction.dtype).eps * shortest
 
     def lost(self, point: Point) -> bool:
         """Whether the step to `point` was lost in the rounding of x."""
@@ -158,6 +166,14 @@ class LineSearch(Protocol):
     def __call__(self, line: Line, first: float, wolfe: Wolfe, longest: float = math.inf) -> Found:
         """Start at alpha = `first` and go no farther than `longest`."""
         ...
+
+
+def dot(a: Tensor, b: Tensor) -> float:
+    """The product of two vectors; in float64 where its terms are too large for their type."""
+    product = torch.dot(a, b).item()
+    if math.isfinite(product) or a.dtype == torch.float64:
+        return product
+    return torch.dot(a.double(), b.double()).item()
 
 
 def finish(line: Line, best: Point) -> Found:

@@ -20,6 +20,8 @@ from .common import (
 TRIALS = 20
 ALIKE = 6
 """Trials whose values only rounding tells from the start's: their slopes too are rounding then."""
+PATIENT = 2
+"""Trials before it is asked whether they still move x."""
 _NARROW = 0.66
 _LONGER = 4.0
 
@@ -82,6 +84,8 @@ class _Search:
             self._next(trial)
             trials += self.bracketed
             alike += self.bracketed and self.line.alike(trial)
+            if self.bracketed and trials > PATIENT and self.alpha < self.line.finest:
+                break
             if alike == ALIKE or self.alpha == trial.alpha or self.alpha == self.best.alpha:
                 break
         if self.wall < math.inf and self.best.alpha == 0:
