@@ -286,3 +286,65 @@ def test_mistakes_are_named(arguments, error, message):
 def test_what_cannot_be_enumerated_is_refused(model, message):
     with pytest.raises(ModelError, match=message):
         average_out(model(), X, "exact")
+
+
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, 0.3, batch_first=True), 2),
+        lambda: nn.TransformerEncoderLayer(8, 2, 16, dropout=0.3, batch_first=True),
+    ],
+)
+def test_torch_s_transformers_are_drawn_from(made):
+    """In evaluation mode they take a short cut past their own layers."""
+    torch.manual_seed(0)
+    model, x = made(), torch.randn(4, 6, 8)
+    found = average_out(model, x, "samples", 400)
+    model.train()
+    passes = torch.stack([model(x).detach() for _ in range(400)])
+    torch.testing.assert_close(found.mean, passes.mean(0), atol=0.15, rtol=0)
+    assert float(found.spread.mean()) == pytest.approx(float(passes.std(0).mean()), rel=0.15)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_dropout_within_attention_and_recurrent_layers_counts():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.MultiheadAttention(8, 2, dropout=0.5, batch_first=True)
+
+        def forward(self, x):
+            return self.layer(x, x, x)[0]
+
+    class Recurrence(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.GRU(8, 8, num_layers=2, dropout=0.5, batch_first=True)
+
+        def forward(self, x):
+            return self.layer(x)[0]
+
+    for made in (Attention, Recurrence):
+        torch.manual_seed(0)
+        found = average_out(made(), torch.randn(3, 5, 8), "samples", 20)
+        assert float(found.spread.mean()) > 1e-3
+
+
+class Own(nn.Dropout):
+    """Somebody's own kind of dropout."""
+
+
+def test_dropout_of_one_s_own_is_drawn_from():
+    model = net(linear(3, 4), Own(0.5), linear(4, 2))
+    found = average_out(model, X, "samples", 5000)
+    torch.testing.assert_close(found.mean, average_out(model, X).mean, atol=0.05, rtol=0)
+    assert bool((found.spread > 0).all())
+
+
+@pytest.mark.parametrize("noise", [Dropout(0.5), GaussianNoise(0.5), StochasticDepth(0.5)])
+def test_an_answer_does_not_depend_on_who_else_is_in_the_batch(noise):
+    model = net(linear(3, 4), nn.Tanh(), noise, linear(4, 2))
+    whole = average_out(model, X, "samples", 8).mean
+    parts = torch.cat([average_out(model, X[number : number + 1], "samples", 8).mean for number in range(5)])
+    torch.testing.assert_close(whole, parts)

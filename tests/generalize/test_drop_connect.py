@@ -69,3 +69,26 @@ def test_it_says_what_it_holds():
     assert repr(DropConnect(nn.Linear(3, 2), 0.3)) == (
         "DropConnect(Linear(in_features=3, out_features=2, bias=True), p=0.3)"
     )
+
+
+def test_a_layer_with_parts_or_buffers_is_refused():
+    masked = nn.Linear(3, 2)
+    masked.register_buffer("mask", torch.ones(2, 3))
+    for layer in (masked, nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)), nn.LSTMCell(3, 2)):
+        with pytest.raises(ModelError, match="DropConnect needs a"):
+            DropConnect(layer)
+
+
+def test_a_weight_that_is_normalized_afterwards_is_the_one_that_is_used():
+    part, x = DropConnect(nn.Linear(3, 2)).eval(), torch.randn(4, 3)
+    nn.utils.parametrizations.weight_norm(part)
+    with torch.no_grad():
+        part.parametrizations.weight.original0.mul_(2.0)
+    torch.testing.assert_close(part(x), torch.nn.functional.linear(x, part.weight, part.bias))
+
+
+def test_what_the_layer_tells_of_itself_can_be_asked():
+    part = DropConnect(nn.Conv2d(3, 6, 3, stride=2))
+    assert (part.out_channels, part.stride) == (6, (2, 2))
+    with pytest.raises(AttributeError):
+        _ = part.nothing

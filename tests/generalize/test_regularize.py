@@ -183,12 +183,72 @@ def test_nowhere_to_put_it_is_refused_and_nothing_is_changed(model, rates, messa
     assert [type(module) for module in model.modules()] == before
 
 
-def test_twice_is_refused():
-    for rates in ({"dropout": 0.5}, {"drop_connect": 0.5}, {"stochastic_depth": 0.5}):
-        model = resnet()
-        regularize(model, **rates)
-        with pytest.raises(ModelError, match="already: regularize a network once"):
-            regularize(model, **rates)
+def test_a_second_call_changes_the_rates():
+    model = resnet()
+    regularize(model, **ALL)
+    before = [type(module) for module in model.modules()]
+    regularize(model, dropout=0.2, drop_connect=0.1, stochastic_depth=0.6)
+    assert [type(module) for module in model.modules()] == before
+    assert (model.linear.p, model.linear.noise_before.p) == (0.1, 0.2)
+    depths = [module.p for module in model.modules() if isinstance(module, StochasticDepth)]
+    assert depths == pytest.approx([0.2, 0.4, 0.6])
+
+
+def test_drop_connect_after_other_noise_is_refused():
+    model = mlp()
+    regularize(model, dropout=0.5)
+    with pytest.raises(ModelError, match="2 has other noise already: give all kinds of noise in one call"):
+        regularize(model, drop_connect=0.5)
+    assert not any(isinstance(module, DropConnect) for module in model.modules())
+
+
+def test_a_layer_that_drop_connect_cannot_take_is_refused_before_any_is_changed():
+    model = mlp()
+    nn.utils.parametrizations.weight_norm(model[2])
+    with pytest.raises(ModelError, match="needs a"):
+        regularize(model, drop_connect=0.5)
+    assert not any(isinstance(module, DropConnect) for module in model.modules())
+
+
+def test_a_shared_layer_drops_in_both_its_places():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one = nn.Linear(3, 3)
+            self.two, self.head = self.one, nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.head(self.two(self.one(x)))
+
+    model = Shared()
+    regularize(model, drop_connect=0.5)
+    assert model.one is model.two and isinstance(model.one, DropConnect)
+    assert model.one.out_features == 3
+
+
+class Attending(nn.Module):
+    """A block of a transformer, as commonly written."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.attention = (
+            nn.LayerNorm(8),
+            nn.MultiheadAttention(8, 2, dropout=0.3, batch_first=True),
+        )
+        self.mlp = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8))
+
+    def forward(self, x):
+        h = self.norm(x)
+        x = x + self.attention(h, h, h)[0]
+        return x + self.mlp(x)
+
+
+def test_attention_keeps_its_pairs_and_its_projection():
+    model = Attending()
+    told = regularize(model, dropout=0.1, stochastic_depth=0.2)
+    assert told[0] == "dropout 0.1 of the input of mlp.2 (1 place)"
+    assert told[1] == "stochastic depth up to 0.2 at the end of mlp.2 (1 place)"
+    assert model.train()(torch.randn(2, 5, 8)).shape == (2, 5, 8)
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.5, float("nan"), "half"])
@@ -240,5 +300,18 @@ def test_a_module_that_ends_several_branches_is_refused():
             x = x + self.layer(x)
             return x + self.layer(x)
 
-    with pytest.raises(ModelError, match="layer ends several residual branches"):
+    with pytest.raises(ModelError, match="layer ends a residual branch and is used elsewhere too"):
         branch_ends(Shared())
+
+
+def test_an_activation_that_ends_a_branch_and_is_used_within_it_is_refused():
+    class Reused(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two, self.act = nn.Linear(3, 3), nn.Linear(3, 3), nn.ReLU()
+
+        def forward(self, x):
+            return x + self.act(self.two(self.act(self.one(x))))
+
+    with pytest.raises(ModelError, match="act ends a residual branch and is used elsewhere too"):
+        branch_ends(Reused())

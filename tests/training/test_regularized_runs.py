@@ -122,6 +122,8 @@ def test_an_export_of_samples_is_refused(noisy, tmp_path):
         ("wine", {"model": {"name": "linear"}, "predict": {"average": "samples"}}, "has no noise"),
         ("wine", {"regularize": {"dropout": 1.5}}, r"regularize\.dropout = 1\.5"),
         ("wine", {"regularize": {"dropuot": 0.5}}, "did you mean 'dropout'"),
+        ("wine", {"regularize": {"dropout": True}}, r"regularize\.dropout = True"),
+        ("wine", {"model": {"dropout": 0.0}, "predict": {"average": "samples"}}, "has no noise"),
         ("digits", {"predict": {"average": "mean"}}, r"predict\.average = 'mean'"),
     ],
 )
@@ -147,3 +149,29 @@ def test_a_caller_s_own_network_is_regularized(tmp_path):
     assert list(load_file(run.folder / "model.safetensors")) == ["0.bias", "0.weight", "2.bias", "2.weight"]
     written = json.loads((run.folder / "result.json").read_text())
     assert any("dropout 0.5 of the input of 2" in notice["text"] for notice in written["noticed"])
+
+
+def test_the_same_network_is_trained_twice_with_other_rates(tmp_path):
+    torch.manual_seed(0)
+    batches = [(torch.randn(8, 5), torch.randint(0, 3, (8,))) for _ in range(4)]
+    model = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 3))
+    for number, rate in enumerate((0.5, 0.2)):
+        settings = {"regularize": {"dropout": rate}, "stop": {"epochs": 1}}
+        runs.train(model, batches, settings, out=tmp_path / str(number))
+        assert model[2].noise_before.p == rate
+
+
+def test_probabilities_too_small_for_float32_leave_a_finite_loss(tmp_path):
+    class Sure(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Sequential(nn.Linear(5, 3), nn.Dropout(0.1))
+
+        def forward(self, x):
+            return 300 * self.layer(x)
+
+    torch.manual_seed(0)
+    batches = [(torch.randn(8, 5), torch.randint(0, 3, (8,))) for _ in range(4)]
+    settings = {"predict": {"average": "samples"}, "stop": {"epochs": 1}}
+    run = runs.train(Sure(), batches, settings, out=tmp_path / "run")
+    assert run.result["train"]["loss"] < 100

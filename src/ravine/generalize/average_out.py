@@ -19,8 +19,8 @@ View = Callable[[Tensor], Tensor | Sequence[Tensor]]
 """From a batch to another of as many items, or to several."""
 
 MOST_MASKS = 2**16
-# Items that a pass takes at once, all samples together: more would leave the caches and gain nothing.
-_TOGETHER = 1024
+# Numbers of the input that a pass takes at once, all samples together: more take memory and gain nothing.
+_TOGETHER = 2**22
 
 
 class Average(NamedTuple):
@@ -52,8 +52,10 @@ def average_out(
 ) -> Average:
     """A model's prediction, its noise averaged out.
 
-    Noise is every `NoisyPart`, torch's own dropout layers, and the layers that others call DropPath or
-    StochasticDepth. The model may be in any mode, and is left in it.
+    Noise is every `NoisyPart`, torch's own dropout layers, those within its attention and recurrent layers,
+    and the layers that others call DropPath or StochasticDepth; not a `functional.dropout` in a network's own
+    code. The model may be in any mode, and is left in it. A draw of the noise is one for all items, so that
+    no answer depends on who else is in the batch; what is not Ravine's own draws for each item.
 
     - "expectation": each part's closed form, one pass. Exact for what is linear in the noise (C32).
     - "samples": the mean over n draws of all the noise. They run side by side, so that what comes before the
@@ -86,7 +88,7 @@ def average_out(
         outputs: Tensor = model(batch)
         return outputs.softmax(axis) if over == "probabilities" else outputs
 
-    with _evaluating(model), torch_dropout_as_ours(model):
+    with _evaluating(model), torch_dropout_as_ours(model), _every_module_called():
         parts = [module for module in model.modules() if isinstance(module, NoisyPart)]
         if how == "expectation":
             mean = call(x)
@@ -101,7 +103,11 @@ def average_out(
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise ValueError(f"Invalid n: {n!r}; it must be a whole number of at least 1")
         with _drawing(parts), drawing_foreign(others), addressed(seed, "average_out"):
-            samples = _side_by_side(lambda _: call(x), torch.arange(n), len(x))
+            if any(isinstance(other, nn.RNNBase) for other in others):
+                # Their noise is drawn out of vmap's sight, once for all samples.
+                samples = torch.stack([call(x) for _ in range(n)])
+            else:
+                samples = _side_by_side(lambda _: call(x), torch.arange(n), x.numel())
         return _average(samples, None)
 
 
@@ -145,7 +151,7 @@ def _over_masks(
                 stack.enter_context(_given(part, coins))
             return call(x)
 
-    return _average(_side_by_side(decided, masks, len(x)), weights)
+    return _average(_side_by_side(decided, masks, x.numel()), weights)
 
 
 def _bits(call: Callable[[Tensor], Tensor], x: Tensor, parts: list[NoisyPart]) -> list[Bits]:
@@ -170,9 +176,12 @@ def _bits(call: Callable[[Tensor], Tensor], x: Tensor, parts: list[NoisyPart]) -
     return [found.get(id(part), Bits(0, 1.0)) for part in parts]
 
 
-def _side_by_side(answer: Callable[[Tensor], Tensor], draws: Tensor, items: int) -> Tensor:
-    """The answer for each draw, (len(draws), N, ...): at once, or one after another where that fails."""
-    together = max(1, _TOGETHER // max(items, 1))
+def _side_by_side(answer: Callable[[Tensor], Tensor], draws: Tensor, numbers: int) -> Tensor:
+    """The answer for each draw, (len(draws), N, ...): at once, or one after another where that fails.
+
+    `numbers` is how many an input holds, all items together.
+    """
+    together = max(1, _TOGETHER // max(numbers, 1))
     try:
         out: Tensor = vmap(answer, randomness="different", chunk_size=together)(draws)
     except RuntimeError:  # an operation without a batching rule; what fails for another reason fails again
@@ -191,6 +200,17 @@ def _average(answers: Tensor, weights: Tensor | None) -> Average:
         mean = (shares * wide).sum(0)
         spread = (shares * (wide - mean).square()).sum(0).sqrt()
     return Average(mean.to(answers.dtype), spread.to(answers.dtype), len(answers))
+
+
+@contextmanager
+def _every_module_called() -> Iterator[None]:
+    """Without the short cut past their own submodules that torch's transformer layers take when evaluated."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextmanager

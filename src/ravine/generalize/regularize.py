@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from ..errors import ModelError
 from .noise import DropConnect, Dropout, FeatureDropout, NoisyPart, StochasticDepth, linear_rates
@@ -13,6 +14,12 @@ from .residual import branch_ends
 # Under which name a part is kept in the module whose input or output it changes.
 _BEFORE, _AFTER = "noise_before", "noise_after"
 _SLOTS = {"dropout": _BEFORE, "feature_dropout": _BEFORE, "stochastic_depth": _AFTER}
+_KINDS: dict[str, type[Dropout | FeatureDropout | StochasticDepth | DropConnect]] = {
+    "dropout": Dropout,
+    "feature_dropout": FeatureDropout,
+    "stochastic_depth": StochasticDepth,
+    "drop_connect": DropConnect,
+}
 _LAYERS = (nn.Linear, _ConvNd, DropConnect)
 _WHERE = {
     "dropout": "linear layer after another layer",
@@ -33,7 +40,8 @@ def regularize(
     """Put noise into a network, of anyone's code, and tell what was done.
 
     The network is changed in place; names and shapes of its parameters stay, so that its checkpoints fit, and
-    evaluation mode gives what it gave before. In `average_out` all of it takes part.
+    evaluation mode gives what it gave before. In `average_out` all of it takes part. A second call changes
+    the rates of the noise it asks for.
 
     Args:
         model: any module.
@@ -48,7 +56,7 @@ def regularize(
 
     Raises:
         ValueError: a rate out of [0, 1].
-        ModelError: there is nowhere to put a noise, or it is there already; nothing is changed then.
+        ModelError: there is nowhere to put a noise, or it cannot be there; nothing is changed then.
     """
     rates = {
         "dropout": dropout,
@@ -74,7 +82,12 @@ def regularize(
 
 def _places(model: nn.Module) -> dict[str, list[str]]:
     """The customary places of each kind that needs no tracing."""
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, _LAYERS)}
+    # Attention never calls its last projection as a layer, so nothing that is put there would run.
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, _LAYERS) and not isinstance(module, NonDynamicallyQuantizableLinear)
+    }
     linear = [name for name, module in layers.items() if _kind(module) is nn.Linear]
     maps = [name for name in layers if name not in linear]
     first = next(iter(layers), None)
@@ -93,20 +106,28 @@ def _kind(module: nn.Module) -> type[nn.Module]:
 def _refuse(model: nn.Module, kind: str, places: list[str]) -> None:
     if not places:
         raise ModelError(f"there is nowhere to put {kind}: the network has no {_WHERE[kind]}")
-    for name in places:
+    for name in places if kind == "drop_connect" else ():
         module = model.get_submodule(name)
-        there = isinstance(module, DropConnect) if kind == "drop_connect" else hasattr(module, _SLOTS[kind])
-        if there:
-            raise ModelError(f"{name or 'the network'} has {kind} already: regularize a network once")
-        if kind == "drop_connect" and not name:
+        if not name:
             raise ModelError("the network is a single layer: make it a DropConnect(layer) yourself")
+        if hasattr(module, _BEFORE) and not isinstance(module, DropConnect):
+            raise ModelError(f"{name} has other noise already: give all kinds of noise in one call")
+        if not isinstance(module, DropConnect):
+            DropConnect(module)  # says whether the layer will do
 
 
 def _put(model: nn.Module, kind: str, name: str, rate: float) -> None:
+    """The noise in its place, or, where it is there from an earlier call, its rate."""
     module = model.get_submodule(name)
-    if kind == "drop_connect":
-        parent, _, own = name.rpartition(".")
-        setattr(model.get_submodule(parent), own, DropConnect(module, rate).train(module.training))
+    there = module if kind == "drop_connect" else getattr(module, _SLOTS[kind], None)
+    if isinstance(there, _KINDS[kind]):
+        there.p = rate
+    elif kind == "drop_connect":
+        made = DropConnect(module, rate).train(module.training)
+        for parent in list(model.modules()):  # shared layers stand in several places
+            for own, child in list(parent._modules.items()):
+                if child is module:
+                    setattr(parent, own, made)
     elif kind == "stochastic_depth":
         _after(module, StochasticDepth(rate))
     else:

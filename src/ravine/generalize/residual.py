@@ -1,11 +1,13 @@
 """Where the residual branches of a network end, found by tracing it: for anyone's code."""
 
 import operator
+from operator import getitem
 
 import torch
 from torch import fx, nn
 
 from ..errors import ModelError
+from .noise import NoisyPart
 
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
 
@@ -17,10 +19,10 @@ def branch_ends(model: nn.Module) -> list[nn.Module]:
     is made of it by fewer modules: the shortcut.
 
     Raises:
-        ModelError: the network cannot be traced symbolically, or a module ends several branches.
+        ModelError: the network cannot be traced symbolically, or the end of a branch is used elsewhere too.
     """
     try:
-        graph = fx.symbolic_trace(model).graph
+        graph = _Tracer().trace(model)
     except Exception as error:
         raise ModelError(
             f"the network cannot be traced, so its residual branches are not found: {error}"
@@ -34,17 +36,27 @@ def branch_ends(model: nn.Module) -> list[nn.Module]:
         common = _ancestors(branch) & _ancestors(shortcut)
         end = branch
         # Beyond the last module there may be functions; noise goes on the module's output.
-        while end.op != "call_module" and len(end.all_input_nodes) == 1:
+        while end.op != "call_module" and len(end.all_input_nodes) == 1 and end.target is not getitem:
             end = end.all_input_nodes[0]
         if not common or end in common or end.op != "call_module" or _calls(branch) == _calls(shortcut):
             continue
         module = modules[str(end.target)]
-        if any(module is other for other in ends):
+        uses = sum(
+            other.op == "call_module" and modules[str(other.target)] is module for other in graph.nodes
+        )
+        if uses > 1 or len(end.users) > 1:
             raise ModelError(
-                f"{end.target} ends several residual branches: noise there would hit all of them"
+                f"{end.target} ends a residual branch and is used elsewhere too: noise there would hit both"
             )
         ends.append(module)
     return ends
+
+
+class _Tracer(fx.Tracer):
+    """Takes a noisy part for one operation, whatever is in it."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, NoisyPart) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _is_sum(node: fx.Node) -> bool:

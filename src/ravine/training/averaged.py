@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from ..errors import RecipeError
 from ..generalize.average_out import Over, View, average_out
-from ..generalize.noise import NoisyPart
+from ..generalize.noise.foreign import has_noise
 from ..generalize.views import TenCrop, flip, log_mean, same
 from .data.dataset import Kind, Task
 from .recipe import Recipe
@@ -32,8 +32,8 @@ def refuse(recipe: Recipe, model: nn.Module, kind: Kind) -> None:
     how = recipe.predict.average
     if how in VIEWS and kind != "image":
         raise RecipeError([f"predict.average = {how!r}: views are of images, and these data are a {kind}"])
-    noisy = any(isinstance(module, NoisyPart | nn.modules.dropout._DropoutNd) for module in model.modules())
-    if how == "samples" and not noisy:
+    asked = any(recipe.regularize.model_dump().values())
+    if how == "samples" and not asked and not has_noise(model):
         raise RecipeError(
             ["predict.average = 'samples': the network has no noise; set regularize.dropout or model.dropout"]
         )
@@ -60,7 +60,7 @@ class OverViews(nn.Module):
 class OverSamples(nn.Module):
     """A network's mean prediction over draws of its noise: logits of the mean probabilities, or values.
 
-    The draws are the same at every call: the same items get the same answer.
+    The draws are the same at every call, and for all items: an item gets the same answer in any company.
     """
 
     def __init__(self, model: nn.Module, samples: int, seed: int, task: Task) -> None:
@@ -72,4 +72,7 @@ class OverSamples(nn.Module):
         over: Over = "outputs" if self.task == "regression" else "probabilities"
         axis = -1 if self.task == "language" else 1
         found = average_out(self.model, x, "samples", self.samples, over=over, axis=axis, seed=self.seed)
-        return found.mean if self.task == "regression" else found.mean.log()
+        if self.task == "regression":
+            return found.mean
+        # A probability below what the type can hold counts as the least that it can.
+        return found.mean.clamp_min(torch.finfo(found.mean.dtype).tiny).log()

@@ -75,8 +75,8 @@ def prepare(
         for given in batches.values():
             given.classes = outputs.shape[-1]
     feeds = {part: Feed(given, device) for part, given in batches.items()}
-    setup = assemble(recipe, task, device, model, feeds, objective(task, recipe.loss, None, device))
     averaged.refuse(recipe, model, "image" if batches["train"].first[0].dim() == 4 else "array")
+    setup = assemble(recipe, task, device, model, feeds, objective(task, recipe.loss, None, device))
     setup.facts = {
         "data": "batches from Python",
         "kind": "array",

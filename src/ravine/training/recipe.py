@@ -21,7 +21,7 @@ from .data.dataset import Kind
 Auto = Literal["auto"]
 Layer = Mapping[str, Any]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Rate = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(ge=0, le=1, strict=True)]
 IMAGE_SIZES = range(4, 4097)
 
 

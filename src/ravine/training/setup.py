@@ -137,6 +137,7 @@ def prepare(recipe: Recipe, dataset: Dataset, splits: Splits, model: nn.Module |
     counts = None
     if dataset.task == "classification":
         counts = torch.bincount(dataset.targets[splits.train], minlength=outputs)
+    averaged.refuse(recipe, model, dataset.kind)
     setup = assemble(
         recipe,
         dataset.task,
@@ -145,7 +146,6 @@ def prepare(recipe: Recipe, dataset: Dataset, splits: Splits, model: nn.Module |
         feeds.make(recipe, dataset, splits, preprocessing, device),
         objective(dataset.task, recipe.loss, counts, device),
     )
-    averaged.refuse(recipe, model, dataset.kind)
     setup.notes += dataset.notes
     if dataset.unreadable:
         setup.notes.append(f"{len(dataset.unreadable)} unreadable files were left out")

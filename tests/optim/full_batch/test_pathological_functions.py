@@ -109,11 +109,24 @@ def poisson(x):
 
 
 @WITHOUT_GD
-@pytest.mark.parametrize("start", [5.0, 10.0])
+@pytest.mark.parametrize("start", [5.0, 10.0, 20.0])
 def test_a_start_of_any_steepness_is_no_reason_to_stop_early(method, start):
     best = minimize(poisson, torch.zeros(3), "newton", tol=1e-12)
     found = minimize(poisson, torch.full((3,), start), method)
     assert found.success and found.fun == pytest.approx(best.fun, abs=1e-8)
+
+
+@WITHOUT_GD
+def test_a_valley_far_away_is_followed_to_its_end(method):
+    """Rosenbrock's, where single steps are small after a fall of 10¹⁰."""
+    found = minimize(lambda x: 100 * (x[1] - x[0] ** 2).square() + (1 - x[0]).square(), [-50.0, 80.0], method)
+    assert found.success and found.fun < 1e-10
+
+
+@pytest.mark.parametrize("method", ["lbfgs", "bfgs", "newton"])
+def test_slopes_whose_square_is_too_large_for_float32(method):
+    found = minimize(lambda x: 1e25 * (x - 1).square().sum(), [1.0, 3.0], method, dtype=F32)
+    assert found.success and found.x.tolist() == pytest.approx([1.0, 1.0], abs=1e-5)
 
 
 @WITHOUT_GD

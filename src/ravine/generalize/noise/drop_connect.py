@@ -1,5 +1,7 @@
 """DropConnect (T24): weights, not activations, are set to zero at random."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -21,7 +23,7 @@ class DropConnect(NoisyPart):
 
     Raises:
         ValueError: p is not in [0, 1].
-        ModelError: the layer has no `weight`.
+        ModelError: the layer has no `weight`, or parts or buffers of its own.
     """
 
     weight: nn.Parameter
@@ -31,7 +33,13 @@ class DropConnect(NoisyPart):
         self.p = check_rate("p", p)
         if not isinstance(getattr(layer, "weight", None), nn.Parameter):
             raise ModelError(f"DropConnect needs a layer with a weight, not {type(layer).__name__}")
-        for name, parameter in layer.named_parameters(recurse=False):
+        if next(layer.children(), None) is not None or next(layer.buffers(), None) is not None:
+            raise ModelError(
+                f"DropConnect needs a plain layer: this {type(layer).__name__} has parts or buffers of its "
+                "own, such as another's noise, pruning or a normalization of weights"
+            )
+        self._names = [name for name, _ in layer.named_parameters()]
+        for name, parameter in layer.named_parameters():
             self.register_parameter(name, parameter)
         # A list, so that it is no submodule: its parameters are this module's.
         self._layer = [layer]
@@ -40,9 +48,18 @@ class DropConnect(NoisyPart):
     def layer(self) -> nn.Module:
         """The layer, with this module's parameters."""
         layer = self._layer[0]
-        for name, parameter in self.named_parameters(recurse=False):
-            setattr(layer, name, parameter)
+        for name in self._names:
+            setattr(layer, name, getattr(self, name))
         return layer
+
+    def __getattr__(self, name: str) -> Any:
+        """What the layer has, such as `out_features`, where this module has none of that name."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("_") or name in self._names:
+                raise
+            return getattr(self._layer[0], name)
 
     def noisy(self, x: Tensor) -> Tensor:
         """The layer's output without the weights that are dropped."""
@@ -64,7 +81,7 @@ class DropConnect(NoisyPart):
         return self._called(x, {"weight": self.weight * scaled_mask(mask, 1.0 - self.p, self.weight.dtype)})
 
     def _called(self, x: Tensor, changed: dict[str, Tensor]) -> Tensor:
-        own = dict(self.named_parameters(recurse=False))
+        own = {name: getattr(self, name) for name in self._names}
         out: Tensor = functional_call(self._layer[0], {**own, **changed}, (x,))
         return out
 

@@ -1,5 +1,7 @@
 """Dropout of single activations and of whole feature maps (T19, T20, T21)."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -37,7 +39,7 @@ class Dropout(NoisyPart):
 
     def bits(self, x: Tensor) -> Bits:
         """A coin an activation."""
-        return Bits(x[0].numel(), 1.0 - self.p)
+        return Bits(math.prod(x.shape[1:]), 1.0 - self.p)
 
     def decided(self, x: Tensor, coins: Tensor) -> Tensor:
         """The activations whose coin is 1."""

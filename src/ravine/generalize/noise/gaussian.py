@@ -26,6 +26,10 @@ class GaussianNoise(NoisyPart):
         """Noisy activations, in the shape of x."""
         return torch.add(x, torch.randn_like(x), alpha=self.sigma)
 
+    def sampled(self, x: Tensor) -> Tensor:
+        """With the same noise for every item."""
+        return torch.add(x, _one(x), alpha=self.sigma)
+
     def extra_repr(self) -> str:
         """The settings, as in torch."""
         return f"sigma={self.sigma}"
@@ -52,6 +56,15 @@ class GaussianDropout(NoisyPart):
         deviation = math.sqrt(self.p / (1.0 - self.p))
         return x * torch.randn_like(x).mul(deviation).add(1.0)
 
+    def sampled(self, x: Tensor) -> Tensor:
+        """With the same noise for every item."""
+        return x * _one(x).mul(math.sqrt(self.p / (1.0 - self.p))).add(1.0)
+
     def extra_repr(self) -> str:
         """The settings, as in torch."""
         return f"p={self.p}"
+
+
+def _one(x: Tensor) -> Tensor:
+    """Standard normal numbers for one item of x."""
+    return torch.randn((1, *x.shape[1:]), dtype=x.dtype, device=x.device)

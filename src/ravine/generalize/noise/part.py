@@ -53,11 +53,20 @@ class NoisyPart(nn.Module, ABC):
         """The output for these coins, (bits.number,) of 0 and 1, the same ones for every item."""
         raise NotImplementedError(f"{type(self).__name__} draws no coins")
 
+    def sampled(self, x: Tensor) -> Tensor:
+        """The output for one draw that all items share: no answer depends on who else is in the batch."""
+        bits = self.bits(x)
+        if bits is None:
+            return self.noisy(x)
+        return self.decided(x, torch.rand(bits.number, device=x.device) < bits.keep)
+
     def forward(self, x: Tensor) -> Tensor:
         """One draw of the noise, or its expectation."""
         if self.given is not None:
             return self.decided(x, self.given)
-        return self.noisy(x) if self.training or self.drawing else self.expected(x)
+        if self.training:
+            return self.noisy(x)
+        return self.sampled(x) if self.drawing else self.expected(x)
 
 
 def check_rate(name: str, value: Any) -> float:

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .line_search.common import dot
+
 # The inverse curvature of the last step alone, s'y / y'y, jumps from step to step and leans to the steepest
 # directions. Its running geometric mean, somewhat widened, needs 5 to 15 % fewer evaluations, on the problems
 # of Moré, Garbow and Hillstrom and on softmax regressions alike.
@@ -43,12 +45,14 @@ def observe(s: Tensor, y: Tensor, bs: Tensor | None = None) -> Pair | None:
         None where there is no positive curvature and no `bs` to repair it.
     """
     sy, ss, yy = torch.stack([torch.dot(s, y), torch.dot(s, s), torch.dot(y, y)]).tolist()
+    if not math.isfinite(sy + ss + yy):  # squares that float32 cannot hold
+        sy, ss, yy = dot(s, y), dot(s, s), dot(y, y)
     type_ = torch.finfo(s.dtype)
     positive = yy > 0 and sy > type_.eps * math.sqrt(ss) * math.sqrt(yy)
     if positive and 0 < sy / yy <= type_.max:
         return Pair(s, y, sy, yy)
-    curvature = 0.0 if bs is None else torch.dot(s, bs).item()
-    if not curvature > 0 or bs is None:
+    curvature = 0.0 if bs is None else dot(s, bs)
+    if bs is None or not max(sy, 0.0) < curvature < math.inf:
         return None
     # A fifth of the curvature that was expected (Nocedal and Wright, procedure 18.2).
     theta = 0.8 * curvature / (curvature - sy)

@@ -27,10 +27,9 @@ def first_scale(start: Iterate) -> float:
     makes it too long, which costs the line search a few trials. Where f is 0, it is a tenth of x, and where x
     is 0 too, nothing tells of units: it is 1.
     """
-    norm = torch.linalg.vector_norm(start.gradient).item()
+    norm, size = (torch.linalg.vector_norm(v, dtype=torch.float64).item() for v in (start.gradient, start.x))
     if not 0 < norm < math.inf:
         return 1.0
-    size = torch.linalg.vector_norm(start.x).item()
     most = torch.finfo(start.x.dtype).max
     lengths = (2 * abs(start.value) / norm, 0.1 * size, 1.0)
     return next((length / norm for length in lengths if 0 < length / norm < most), 1.0)
