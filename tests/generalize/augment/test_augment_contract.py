@@ -248,9 +248,9 @@ def test_transforms_are_frozen_equal_by_settings_and_travel(transform):
     assert pickle.loads(pickle.dumps(transform)) == transform
 
 
-def test_every_transform_is_registered_once():
-    kinds = {type(transform) for transform in TRANSFORMS} - {Compose}
-    named = [entry.part for kind in ("augmentation", "image transform") for entry in registry.entries(kind)]
+def test_every_transform_that_needs_no_numbers_of_the_data_is_registered_once():
+    kinds = {type(transform) for transform in TRANSFORMS} - {Compose, PCAColor}
+    named = [entry.part for entry in registry.entries("augmentation")]
     assert kinds <= set(named) and len(named) == len(set(named))
 
 

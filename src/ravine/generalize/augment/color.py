@@ -203,12 +203,6 @@ class ColorJitter(ColorTransform):
         )
 
 
-@register(
-    "image transform",
-    "pca-color",
-    "move each image's colours along the principal components of all pixels",
-    source="Krizhevsky, Sutskever and Hinton 2012, section 4.1",
-)
 @dataclass(frozen=True)
 class PCAColor(ColorTransform):
     """Add one random offset along the principal components of the pixels to each image.

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...registry import register
 from .boxes import Boxes
 from .draws import Draws
 from .erase import inside
@@ -69,12 +68,6 @@ class Mixing(ABC):
         """Images and soft targets mixed with those of `partner`, int64 (N,)."""
 
 
-@register(
-    "mixing",
-    "mixup",
-    "blend each image and its target with another one's",
-    source="Zhang, Cisse, Dauphin and Lopez-Paz 2018",
-)
 @dataclass(frozen=True)
 class Mixup(Mixing):
     """Blend each image with another one: weight · image + (1 − weight) · partner (Zhang et al. 2018)."""
@@ -86,12 +79,6 @@ class Mixup(Mixing):
         return blend(images, soft, partner, draws.beta("mixup", self.alpha))
 
 
-@register(
-    "mixing",
-    "cutmix",
-    "paste a rectangle of another image, and so much of its target",
-    source="Yun, Han, Oh, Chun, Choe and Yoo 2019",
-)
 @dataclass(frozen=True)
 class CutMix(Mixing):
     """Paste a rectangle of another image into each image (Yun et al. 2019).
