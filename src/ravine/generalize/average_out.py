@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from ..errors import ModelError
+from ..modes import evaluating
 from ..randomness import addressed
 from .noise import Bits, NoisyPart
 from .noise.foreign import drawing_foreign, foreign_parts, torch_dropout_as_ours
@@ -88,7 +89,7 @@ def average_out(
         outputs: Tensor = model(batch)
         return outputs.softmax(axis) if over == "probabilities" else outputs
 
-    with _evaluating(model), torch_dropout_as_ours(model), _every_module_called():
+    with evaluating(model), torch_dropout_as_ours(model), _every_module_called():
         parts = [module for module in model.modules() if isinstance(module, NoisyPart)]
         if how == "expectation":
             mean = call(x)
@@ -231,14 +232,3 @@ def _drawing(parts: list[NoisyPart]) -> Iterator[None]:
     finally:
         for part in parts:
             part.drawing = False
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DataError, ModelError
+from ..modes import evaluating
 from ..randomness import addressed
-from . import averaged, models
+from . import averaged
 from .data.dataset import PartName, Task
 from .feed import Feed, GivenBatches
 from .objective import objective
@@ -91,7 +92,7 @@ def _tried(model: nn.Module, batches: GivenBatches, device: torch.device) -> tup
     """The model's outputs for the first batch, and its targets."""
     inputs, targets = batches.first
     try:
-        with models.evaluating(model), torch.no_grad():
+        with evaluating(model), torch.no_grad():
             outputs = model(inputs.to(device))
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise ModelError(f"the model fails on inputs of shape {tuple(inputs.shape)}: {error}") from error

@@ -5,8 +5,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ..modes import evaluating
 from ..optim.full_batch.local_model import local_models
-from .models import evaluating
 from .setup import Setup
 from .work import BUDGET, TRAINING_PASSES, operations
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from ..modes import evaluating
 from . import watch
 from .data.dataset import outputs_of
-from .models import evaluating
 from .objective import objective
 from .recipe import LossSection
 from .setup import Setup

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ..generalize.noise import NoisyPart
+from ..modes import evaluating
 from ..randomness import addressed
 from .data.dataset import Task
-from .models import evaluating
 from .not_finite import first_bad_activation, first_not_finite, hooked, state_and_gradients
 from .work import BUDGET, TRAINING_PASSES, operations
 

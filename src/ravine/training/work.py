@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .models import evaluating
+from ..modes import evaluating
 from .not_finite import hooked, tensors_in
 
 BUDGET = 4e10

@@ -14,9 +14,9 @@ from ...registry import lookup
 from ..data.dataset import Kind
 from . import cnn, linear, mlp, resnet, transformer  # noqa: F401  each registers its network
 from .factory import build, check_arguments
-from .output_check import check, evaluating
+from .output_check import check
 
-__all__ = ["auto", "check", "evaluating", "make"]
+__all__ = ["auto", "check", "make"]
 
 _SMALL_IMAGE = 12
 

@@ -1,12 +1,10 @@
 """Does a model's output fit its target? Asked once, before any time is spent."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 
 from ...errors import ModelError
+from ...modes import evaluating
 from ..data.dataset import Task
 
 
@@ -48,18 +46,6 @@ def check(model: nn.Module, inputs: Tensor, outputs: int, task: Task) -> None:
             f"the model's output is infinite or not-a-number {told} before any training: "
             "its weights start too large, or the inputs are not finite"
         )
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for the block; afterwards each submodule has its own mode again."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _meaning(task: Task, outputs: int) -> str:
