@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import figures
+from .augmented import augmented
 from .figures.pictures import mistakes
 from .overfitting_text import overfitting
 from .page import caption_block, escape, figure_block, write_page
@@ -32,6 +33,7 @@ def write_report(run_folder: Path) -> Path:
             header(run),
             noticed(run),
             _section("How it learned", _LEARNING, run),
+            augmented(run),
             _section("How it stepped", _STEPPING, run),
             _section("How well it predicts", _PREDICTING, run, before=scores(run)),
             _mistakes(run),

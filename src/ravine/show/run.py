@@ -134,16 +134,16 @@ class Run:
         Raises:
             RunError: the file is damaged.
         """
-        path = self.folder / "predictions.safetensors"
-        if not path.is_file():
-            return {}
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
+        return _tensors(self.folder / "predictions.safetensors")
 
-        try:
-            return dict(load_file(path))
-        except (SafetensorError, OSError) as error:
-            raise RunError(f"{path} cannot be read: {error}") from error
+    @cached_property
+    def augmented(self) -> Mapping[str, "ndarray[Any, Any]"]:
+        """The tensors of `augmented.safetensors`, by name; empty where there is no such file.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        return _tensors(self.folder / "augmented.safetensors")
 
     def predicted(self, task: str) -> "tuple[str, ndarray[Any, Any], ndarray[Any, Any]]":
         """(part, outputs, targets) of the test part, or of the validation part where there is no test.
@@ -219,6 +219,18 @@ def _table(path: Path) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise RunError(f"{path} should hold a JSON object, not a {type(value).__name__}")
     return value
+
+
+def _tensors(path: Path) -> Mapping[str, "ndarray[Any, Any]"]:
+    if not path.is_file():
+        return {}
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
 
 
 def _lines(path: Path) -> list[Mapping[str, Any]]:

@@ -18,7 +18,7 @@ from .. import __version__
 from ..errors import Interrupted, RunError
 from ..memory import memory_told
 from ..randomness import addressed
-from . import checkpoint, given, recipe_text, watch
+from . import augmented_sheet, checkpoint, given, recipe_text, watch
 from .data import DataOptions, Dataset, Splits, embedded, open_data
 from .data.splits import cut, to_json
 from .finish import finish
@@ -320,6 +320,8 @@ def _new_folder(path: Path, setup: Setup, source: str | None) -> RunFolder:
         folder.write_json("schedule.json", _planned_rates(setup))
         if setup.preprocessing is not None:
             setup.preprocessing.save(folder.path)
+        if pictures := augmented_sheet.sheet(setup):
+            folder.write_tensors("augmented.safetensors", pictures)
     return RunFolder(path)
 
 

@@ -40,7 +40,11 @@ def mistakes(run: Run) -> Sequence[Mistake]:
     truths, predictions = kept["worst.targets"], kept["worst.predictions"]
     return [
         Mistake(
-            png(image), max(image.shape[1:]), _name(run, truth), _name(run, prediction), float(probability)
+            png(image),
+            max(image.shape[1:]),
+            class_name(run, truth),
+            class_name(run, prediction),
+            float(probability),
         )
         for image, truth, prediction, probability in zip(
             images, truths, predictions, kept["worst.probabilities"], strict=True
@@ -103,5 +107,6 @@ def png(image: "ndarray[Any, Any]") -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _name(run: Run, number: Any) -> str:
+def class_name(run: Run, number: Any) -> str:
+    """The name of a class number; the number where the run has no such class."""
     return run.classes[int(number)] if 0 <= int(number) < len(run.classes) else str(int(number))
