@@ -1,10 +1,12 @@
 """`average_out`: closed forms against enumeration (C32), samples that converge to it, views, and refusals."""
 
 import math
+from importlib import import_module
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from ravine.errors import ModelError
 from ravine.generalize import (
@@ -348,3 +350,148 @@ def test_an_answer_does_not_depend_on_who_else_is_in_the_batch(noise):
     whole = average_out(model, X, "samples", 8).mean
     parts = torch.cat([average_out(model, X[number : number + 1], "samples", 8).mean for number in range(5)])
     torch.testing.assert_close(whole, parts)
+
+
+class Functional(nn.Module):
+    """A network whose dropout is a function call in its own code."""
+
+    def __init__(self, function=functional.dropout, p=0.5):
+        super().__init__()
+        self.one, self.two, self.function, self.p = nn.Linear(3, 4), nn.Linear(4, 2), function, p
+
+    def forward(self, x):
+        hidden = torch.tanh(self.one(x))
+        if self.function in (functional.dropout2d, functional.dropout3d, functional.feature_alpha_dropout):
+            hidden = hidden[(..., *[None] * (3 if self.function is functional.dropout3d else 2))]
+        return torch.tanh(self.two(self.function(hidden, self.p, training=self.training).flatten(1)))
+
+
+@pytest.mark.parametrize("function", [functional.dropout, functional.dropout2d, functional.dropout3d])
+def test_functional_dropout_is_that_of_layers(function):
+    """One draw for all items, in the numbers that Ravine's layer draws."""
+    torch.manual_seed(0)
+    model = Functional(function).double()
+    layers = nn.Sequential(model.one, nn.Tanh(), Dropout(0.5), model.two, nn.Tanh())
+    found, wanted = (average_out(each, X, "samples", 50, seed=3) for each in (model, layers))
+    torch.testing.assert_close(found.mean, wanted.mean)
+    torch.testing.assert_close(found.spread, wanted.spread)
+    assert bool((found.spread > 0.01).all())
+    torch.testing.assert_close(average_out(model, X).mean, model.eval()(X))
+
+
+@pytest.mark.parametrize("function", [functional.alpha_dropout, functional.feature_alpha_dropout])
+def test_other_functional_dropout_is_drawn_from(function):
+    torch.manual_seed(0)
+    found = average_out(Functional(function).double(), X, "samples", 50)
+    assert bool((found.spread > 0.01).all())
+
+
+def test_functional_dropout_of_weights_is_drop_connect():
+    class Dropped(nn.Linear):
+        def forward(self, x):
+            return functional.linear(x, functional.dropout(self.weight, 0.5, self.training), self.bias)
+
+    torch.manual_seed(0)
+    model = nn.Sequential(Dropped(3, 2), nn.Linear(2, 1)).double()
+    plain = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1)).double()
+    plain.load_state_dict(model.state_dict())
+    wanted = average_out(nn.Sequential(DropConnect(plain[0], 0.5), plain[1]), X, "exact")
+    found = average_out(model, X, "samples", 20_000)
+    torch.testing.assert_close(found.mean, wanted.mean, atol=0.03, rtol=0)
+    torch.testing.assert_close(found.spread, wanted.spread, rtol=0.03, atol=0)
+
+
+def test_functional_dropout_takes_part_beside_layers():
+    torch.manual_seed(0)
+    model = net(Functional(), Dropout(1e-9), linear(2, 2))
+    assert bool((average_out(model, X, "samples", 50).spread > 0.01).all())
+
+
+@pytest.mark.parametrize("beside", [[], [Dropout(0.5)]])
+def test_functional_dropout_cannot_be_enumerated(beside):
+    with pytest.raises(
+        ModelError, match=r"dropout in the network's own code cannot be enumerated: use layers"
+    ):
+        average_out(net(*beside, Functional()), X, "exact")
+
+
+def test_functional_dropout_of_nothing_is_no_noise():
+    with pytest.raises(ModelError, match="no noise to average out"):
+        average_out(net(Functional(p=0.0)), X, "samples")
+
+
+@pytest.mark.filterwarnings("ignore:dropout2d. Received a 2-D input")
+def test_torch_s_dropout2d_takes_rows_as_it_does_in_training():
+    model = deep(nn.Dropout2d(0.5))
+    every = average_out(model, X, "exact")
+    torch.testing.assert_close(every.mean, average_out(deep(Dropout(0.5)), X, "exact").mean)
+    found = average_out(model, X, "samples", 2000)
+    model[2].train()
+    passes = torch.stack([model(X).detach() for _ in range(2000)])
+    for mean, spread in ((found.mean, found.spread), (passes.mean(0), passes.std(0))):
+        torch.testing.assert_close(mean, every.mean, atol=0.05, rtol=0)
+        torch.testing.assert_close(spread, every.spread, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("how", ["samples", "exact"])
+@pytest.mark.parametrize("layer", [nn.Dropout1d, nn.Dropout3d])
+def test_where_torch_takes_items_for_maps_is_refused(how, layer):
+    with pytest.raises(ModelError, match=r"takes the items of a shape of \(\d, 4\) for maps: use"):
+        average_out(deep(layer(0.5)), X, how)
+
+
+@pytest.mark.parametrize("how", ["expectation", "samples", "exact", "views"])
+@pytest.mark.parametrize(("pack", "name"), [(lambda x: (x, x), "tuple"), (lambda x: {"logits": x}, "dict")])
+def test_a_model_of_several_outputs_is_refused_by_name(how, pack, name):
+    class Several(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.noise = Dropout(0.5)
+
+        def forward(self, x):
+            return pack(self.noise(x))
+
+    views = [flip] if how == "views" else []
+    with pytest.raises(ModelError, match=rf"the model gives a {name}, .* wrap the model"):
+        average_out(Several(), X, how, views=views, over="probabilities")
+
+
+VIEWS = [lambda x: x, flip, lambda x: [x + 1, x - 1]]
+
+
+@pytest.mark.parametrize("sizes", ["one", "several"])
+def test_every_draw_of_every_view(sizes):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 4, 3), nn.Tanh(), FeatureDropout(0.5), nn.AdaptiveAvgPool2d(2), nn.Flatten()),
+        *(Dropout(0.2), nn.Linear(16, 2)),
+    ).double()
+    x = torch.randn(6, 3, 8, 8, dtype=F64)
+    views = VIEWS[:2] if sizes == "one" else [*VIEWS[:2], lambda x: x[..., 1:7, 1:7]]
+    found = average_out(model, x, "samples", 12, views=views, seed=5, over="probabilities")
+    each = [average_out(model, view(x), "samples", 12, seed=5, over="probabilities") for view in views]
+    mean = torch.stack([average.mean for average in each]).mean(0)
+    squares = torch.stack([average.mean.square() + average.spread.square() for average in each]).mean(0)
+    torch.testing.assert_close(found.mean, mean)
+    torch.testing.assert_close(found.spread, (squares - mean.square()).sqrt())
+    assert found.answers == 12 * len(views)
+
+
+@pytest.mark.parametrize("how", ["expectation", "exact"])
+def test_views_are_not_ignored(how):
+    with pytest.raises(
+        ValueError, match=f"views are averaged by how='views' and how='samples', not by '{how}'"
+    ):
+        average_out(deep(Dropout(0.5)), X, how, views=[flip])
+
+
+@pytest.mark.parametrize("how", ["samples", "exact"])
+@pytest.mark.parametrize("together", [1, 7, 30, 100])
+def test_nor_on_how_many_others_there_are(how, together, monkeypatch):
+    """However many items and draws are taken at once."""
+    model = net(StochasticDepth(0.5), linear(3, 4), nn.Tanh(), Dropout(0.5), linear(4, 2))
+    monkeypatch.setattr(import_module("ravine.generalize.average_out"), "_TOGETHER", together)
+    whole = average_out(model, X, how, 8)
+    parts = [average_out(model, X[number : number + 1], how, 8) for number in range(5)]
+    torch.testing.assert_close(whole.mean, torch.cat([part.mean for part in parts]))
+    torch.testing.assert_close(whole.spread, torch.cat([part.spread for part in parts]))

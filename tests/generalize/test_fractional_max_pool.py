@@ -66,8 +66,9 @@ def walked(x, rows, columns, overlapping):
 @pytest.mark.parametrize("draw", ["pseudorandom", "random"])
 @pytest.mark.parametrize("overlapping", [False, True])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_maxima_against_a_walk(draw, overlapping, layout):
-    x = torch.randn(2, 3, 13, 10).contiguous(memory_format=layout)
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_maxima_against_a_walk(draw, overlapping, layout, requires_grad):
+    x = torch.randn(2, 3, 13, 10).contiguous(memory_format=layout).requires_grad_(requires_grad)
     part = FractionalMaxPool(1.4, draw, overlapping=overlapping)
     torch.manual_seed(4)
     out = part(x)
@@ -75,6 +76,74 @@ def test_maxima_against_a_walk(draw, overlapping, layout):
     rows, columns = (part._drawn(size, x.device).tolist() for size in (13, 10))
     assert out.shape == (2, 3, 9, 7)
     assert torch.equal(out, walked(x, rows, columns, overlapping))
+
+
+@pytest.mark.parametrize("overlapping", [False, True])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradients_and_second_derivatives_are_those_of_a_walk(overlapping, layout):
+    x = torch.randn(2, 3, 13, 10, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    part = FractionalMaxPool(1.4, overlapping=overlapping).eval()
+    rows, columns = (
+        pseudorandom_boundaries(size, outputs, torch.tensor(0.5)).tolist()
+        for size, outputs in ((13, 9), (10, 7))
+    )
+    found, wanted = part(x), walked(x, rows, columns, overlapping)
+    assert torch.equal(found, wanted)
+    weights = torch.randn_like(found)
+    slopes = [
+        torch.autograd.grad((out.square() * weights).sum(), x, create_graph=True)[0]
+        for out in (found, wanted)
+    ]
+    torch.testing.assert_close(*slopes)
+    torch.testing.assert_close(*(torch.autograd.grad(slope.square().sum(), x)[0] for slope in slopes))
+
+
+def test_maxima_and_gradients_are_torch_s_where_the_regions_are():
+    """Windows of 2 that lie side by side are what torch draws, too, for half the size."""
+    x = torch.randn(2, 3, 8, 6, requires_grad=True)
+    theirs = torch.nn.functional.fractional_max_pool2d(
+        x, 2, output_size=(4, 3), _random_samples=torch.zeros(2, 3, 2)
+    )
+    ours = FractionalMaxPool(2.0)(x)
+    assert torch.equal(ours, theirs)
+    weights = torch.randn_like(ours)
+    assert torch.equal(*(torch.autograd.grad(out, x, weights)[0] for out in (ours, theirs)))
+
+
+@pytest.mark.parametrize("overlapping", [False, True])
+def test_of_equal_maxima_one_takes_the_gradient(overlapping):
+    x = torch.zeros(2, 3, 9, 9, requires_grad=True)
+    out = FractionalMaxPool(1.5, overlapping=overlapping)(x)
+    out.sum().backward()
+    assert x.grad.sum() == out.numel()
+    if not overlapping:
+        assert set(x.grad.unique().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("overlapping", [False, True])
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_what_is_no_number_or_infinite_stays(overlapping, requires_grad):
+    part = FractionalMaxPool(1.5, overlapping=overlapping).eval()
+    bounds = pseudorandom_boundaries(9, 6, torch.tensor(0.5)).tolist()
+    for row, column in itertools.product(range(9), repeat=2):
+        for value in (math.nan, math.inf, -math.inf):
+            x = torch.randn(1, 1, 9, 9)
+            x[0, 0, row, column] = value
+            found = part(x.requires_grad_(requires_grad))
+            assert torch.equal(found.isnan(), walked(x, bounds, bounds, overlapping).isnan())
+            assert torch.equal(found.isinf(), walked(x, bounds, bounds, overlapping).isinf())
+    lowest = torch.full((1, 1, 9, 9), -math.inf, requires_grad=requires_grad)
+    assert torch.equal(part(lowest), torch.full((1, 1, 6, 6), -math.inf))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch's own, at its first use
+def test_forward_derivatives_are_the_backward_ones():
+    x, direction = torch.randn(2, 3, 9, 9, dtype=torch.float64), torch.randn(2, 3, 9, 9, dtype=torch.float64)
+    part = FractionalMaxPool(1.5).eval()
+    _, along = torch.func.jvp(part, (x,), (direction,))
+    _, back = torch.func.vjp(part, x)
+    weights = torch.randn_like(along)
+    torch.testing.assert_close((along * weights).sum(), (back(weights)[0] * direction).sum())
 
 
 def test_a_ratio_of_two_is_ordinary_pooling_and_one_is_none():
@@ -101,6 +170,21 @@ def test_evaluation_takes_fixed_regions_in_the_middle_of_what_is_drawn():
     part = FractionalMaxPool(1.5).eval()
     bounds = pseudorandom_boundaries(9, 6, torch.tensor(0.5)).tolist()
     assert torch.equal(part(x), walked(x, bounds, bounds, False))
+
+
+@pytest.mark.parametrize("overlapping", [False, True])
+def test_compiled_and_side_by_side_the_gradients_are_the_same(overlapping):
+    torch._dynamo.reset()
+    part = FractionalMaxPool(1.5, overlapping=overlapping).eval()
+    items = [torch.randn(2, 3, 9, 9, requires_grad=True) for _ in range(5)]
+    weights = torch.randn(5, 2, 3, 6, 6)
+    wanted = torch.stack([part(item) for item in items])
+    compiled = torch.compile(part, backend="aot_eager", fullgraph=True)
+    side_by_side = torch.func.vmap(part)(torch.stack(items))
+    for found in (torch.stack([compiled(item) for item in items]), side_by_side):
+        assert torch.equal(found, wanted)
+        slopes = [torch.autograd.grad(out, items, weights, retain_graph=True) for out in (found, wanted)]
+        torch.testing.assert_close(*slopes)  # regions that overlap add up in another order
 
 
 @pytest.mark.parametrize("ratio", [0.9, 2.1, float("nan"), "half", True])

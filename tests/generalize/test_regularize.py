@@ -8,7 +8,15 @@ from torch import nn
 from torch.nn import functional
 
 from ravine.errors import ModelError
-from ravine.generalize import DropConnect, Dropout, FeatureDropout, StochasticDepth, average_out, regularize
+from ravine.generalize import (
+    DropConnect,
+    Dropout,
+    FeatureDropout,
+    NoisyPart,
+    StochasticDepth,
+    average_out,
+    regularize,
+)
 from ravine.generalize.residual import branch_ends
 from ravine.training.models import make
 
@@ -247,14 +255,84 @@ def test_attention_keeps_its_pairs_and_its_projection():
     model = Attending()
     told = regularize(model, dropout=0.1, stochastic_depth=0.2)
     assert told[0] == "dropout 0.1 of the input of mlp.2 (1 place)"
-    assert told[1] == "stochastic depth up to 0.2 at the end of mlp.2 (1 place)"
-    assert model.train()(torch.randn(2, 5, 8)).shape == (2, 5, 8)
+    assert told[1] == "stochastic depth up to 0.2 at the end of attention, mlp.2 (2 places)"
+    x = torch.randn(2, 5, 8)
+    out, weights = model.train().attention(x, x, x)
+    assert out.shape == x.shape and weights.shape == (2, 5, 5)
+    model.attention.noise_after.p = 1.0
+    assert torch.equal(model.attention(x, x, x)[0], torch.zeros_like(x))
+    assert model(x).shape == x.shape
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.5, float("nan"), "half"])
 def test_rates_out_of_range_are_refused(rate):
     with pytest.raises(ValueError, match=r"Invalid dropout: .* in \[0, 1\]"):
         regularize(mlp(), dropout=rate)
+
+
+@pytest.mark.parametrize("kind", ["dropout", "feature_dropout", "drop_connect"])
+def test_a_rate_of_1_is_refused_where_nothing_would_get_through(kind):
+    model = resnet()
+    with pytest.raises(ValueError, match=f"Invalid {kind}: 1.0; nothing would get through"):
+        regularize(model, **{kind: 1.0, "stochastic_depth": 1.0})
+    assert not any(isinstance(module, NoisyPart) for module in model.modules())
+
+
+class Backwards(nn.Module):
+    """Registered from the last layer to the first, and one that never runs."""
+
+    def __init__(self, decide=False):
+        super().__init__()
+        self.decide = decide
+        self.head, self.unused, self.middle = nn.Linear(8, 2), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.second, self.first = nn.Conv1d(4, 8, 1), nn.Conv1d(3, 4, 1)
+
+    def forward(self, x):
+        if self.decide and x.sum() > 0:
+            x = -x
+        return self.head(self.middle(self.second(self.first(x)).mean(2)))
+
+
+def test_first_and_last_are_those_that_run_first_and_last():
+    told = regularize(Backwards(), dropout=0.1, feature_dropout=0.1, drop_connect=0.1)
+    assert [text.split(" of the ")[1] for text in told] == [
+        "input of middle, head (2 places)",
+        "maps into second (1 place)",
+        "weights of middle (1 place)",
+    ]
+
+
+def test_what_cannot_be_traced_goes_by_registration():
+    told = regularize(Backwards(decide=True), dropout=0.1, feature_dropout=0.1, drop_connect=0.1)
+    assert [text.split(" of the ")[1] for text in told] == [
+        "input of unused, middle (2 places)",
+        "maps into first (1 place)",
+        "weights of head, unused (2 places)",
+    ]
+
+
+@pytest.mark.parametrize(
+    "rates", [{"dropout": 0.5}, {"drop_connect": 0.5}, {"dropout": 0.5, "drop_connect": 0.5}]
+)
+def test_layers_called_by_keyword(rates):
+    """The same noise as of layers called by position."""
+
+    class Named(nn.Sequential):
+        def forward(self, x):
+            for layer in self:
+                x = layer(input=x)
+            return x
+
+    x, found = torch.randn(32, 8), []
+    for kind in (nn.Sequential, Named):
+        model = kind(*mlp().train())
+        regularize(model, **rates)
+        torch.manual_seed(1)
+        found.append(model(x))
+    assert torch.equal(*found)
+    model.eval()
+    exported = torch.export.export(model, (x,))
+    torch.testing.assert_close(exported.module()(x), mlp()(x))
 
 
 class Deciding(nn.Module):
@@ -285,9 +363,7 @@ def test_sums_that_are_no_residual_connections_are_left_alone():
 
 
 def test_branch_ends_in_their_order():
-    model = resnet()
-    names = {module: name for name, module in model.named_modules()}
-    assert [names[module] for module in branch_ends(model)] == ENDS
+    assert [end.name for end in branch_ends(resnet())] == ENDS
 
 
 def test_a_module_that_ends_several_branches_is_refused():
@@ -308,7 +384,7 @@ def test_an_activation_that_ends_a_branch_and_is_used_within_it_is_refused():
     class Reused(nn.Module):
         def __init__(self):
             super().__init__()
-            self.one, self.two, self.act = nn.Linear(3, 3), nn.Linear(3, 3), nn.ReLU()
+            self.one, self.two, self.act = nn.Linear(3, 3), nn.Linear(3, 3), nn.GELU()
 
         def forward(self, x):
             return x + self.act(self.two(self.act(self.one(x))))

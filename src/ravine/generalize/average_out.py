@@ -1,5 +1,6 @@
 """Test-time prediction: the noise of training, averaged out (T27)."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, NamedTuple
@@ -12,7 +13,8 @@ from ..errors import ModelError
 from ..modes import evaluating
 from ..randomness import addressed
 from .noise import Bits, NoisyPart
-from .noise.foreign import drawing_foreign, foreign_parts, torch_dropout_as_ours
+from .noise.foreign import FunctionalDropout, drawing_foreign, foreign_parts, torch_dropout_as_ours
+from .views import same
 
 How = Literal["expectation", "samples", "exact", "views"]
 Over = Literal["outputs", "probabilities"]
@@ -20,7 +22,7 @@ View = Callable[[Tensor], Tensor | Sequence[Tensor]]
 """From a batch to another of as many items, or to several."""
 
 MOST_MASKS = 2**16
-# Numbers of the input that a pass takes at once, all samples together: more take memory and gain nothing.
+# Numbers of the input that a pass takes at once, all draws together: more take memory and gain nothing.
 _TOGETHER = 2**22
 
 
@@ -54,13 +56,16 @@ def average_out(
     """A model's prediction, its noise averaged out.
 
     Noise is every `NoisyPart`, torch's own dropout layers, those within its attention and recurrent layers,
-    and the layers that others call DropPath or StochasticDepth; not a `functional.dropout` in a network's own
-    code. The model may be in any mode, and is left in it. A draw of the noise is one for all items, so that
-    no answer depends on who else is in the batch; what is not Ravine's own draws for each item.
+    the layers that others call DropPath or StochasticDepth, and `functional.dropout` and its kind in a
+    network's own code, where it calls them with `training=self.training`: what is behind an
+    `if self.training:` is not seen. The model may be in any mode, and is left in it. A draw of the noise is
+    one for all items, so that no answer depends on who else is in the batch; layers of other libraries draw
+    for each item.
 
     - "expectation": each part's closed form, one pass. Exact for what is linear in the noise (C32).
     - "samples": the mean over n draws of all the noise. They run side by side, so that what comes before the
-      first noise is computed once; where an operation cannot be batched so, one after another.
+      first noise is computed once; where an operation cannot be batched so, one after another. With views,
+      the mean over every draw of every view, n times as many answers as views.
     - "exact": the mean over all masks, each by its probability: for noise of coins alone, at most 16 of them.
     - "views": the mean over changed inputs, such as mirror images and crops, as one batch.
 
@@ -71,13 +76,14 @@ def average_out(
         n: samples.
         over: "outputs" averages what the model gives, such as logits; "probabilities" its softmax.
         axis: of the classes, for "probabilities".
-        views: for "views"; each gives one changed batch or several.
+        views: for "views" and "samples"; each gives one changed batch or several.
         seed: addresses the samples' noise.
 
     Raises:
-        ValueError: there is no such `how` or `over`; n below 1; no views, or views that are not N items.
+        ValueError: there is no such `how` or `over`; n below 1; no views, views where they are not averaged,
+            or views that are not N items.
         ModelError: "exact" or "samples" without any noise; "exact" with noise that is no coins, or with too
-            many.
+            many; the model gives something else than one tensor.
     """
     if how not in ("expectation", "samples", "exact", "views") or over not in ("outputs", "probabilities"):
         raise ValueError(
@@ -85,34 +91,56 @@ def average_out(
             "outputs or probabilities"
         )
 
+    if views and how not in ("views", "samples"):
+        raise ValueError(f"views are averaged by how='views' and how='samples', not by {how!r}")
+    functions = FunctionalDropout(drawing=how == "samples")
+
     def call(batch: Tensor) -> Tensor:
-        outputs: Tensor = model(batch)
+        with functions:
+            outputs = model(batch)
+        if not isinstance(outputs, Tensor):
+            raise ModelError(
+                f"the model gives a {type(outputs).__name__}, and what is averaged is one tensor: wrap the "
+                "model in a module that gives the one that counts"
+            )
         return outputs.softmax(axis) if over == "probabilities" else outputs
 
+    def sampled(batch: Tensor, together: int) -> Tensor:
+        with addressed(seed, "average_out"):
+            if any(isinstance(other, nn.RNNBase) for other in others):
+                # Their noise is drawn out of vmap's sight, once for all samples.
+                return torch.stack([call(batch) for _ in range(n)])
+            return _side_by_side(lambda _: call(batch), torch.arange(n), together)
+
     with evaluating(model), torch_dropout_as_ours(model), _every_module_called():
-        parts = [module for module in model.modules() if isinstance(module, NoisyPart)]
         if how == "expectation":
             mean = call(x)
             return Average(mean, torch.zeros_like(mean), 1)
         if how == "views":
-            return _over_views(call, x, views)
+            return _average(_over_views(lambda batch: call(batch)[None], x, views), None)
+        parts = [module for module in model.modules() if isinstance(module, NoisyPart)]
         others = foreign_parts(model)
-        if not parts and not others:
+        if how == "exact" or not (parts or others):
+            call(x[:1])  # only a pass shows what the network's own code calls
+        if not (parts or others or functions.seen):
             raise ModelError("the model has no noise to average out: use how='expectation'")
         if how == "exact":
-            return _over_masks(call, x, parts, others)
+            if others or functions.seen:
+                name = type(others[0]).__name__ if others else f"{functions.seen} in the network's own code"
+                raise ModelError(
+                    f"the noise of {name} cannot be enumerated: use layers such as torch.nn.Dropout"
+                )
+            return _over_masks(call, x, parts)
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise ValueError(f"Invalid n: {n!r}; it must be a whole number of at least 1")
-        with _drawing(parts), drawing_foreign(others), addressed(seed, "average_out"):
-            if any(isinstance(other, nn.RNNBase) for other in others):
-                # Their noise is drawn out of vmap's sight, once for all samples.
-                samples = torch.stack([call(x) for _ in range(n)])
-            else:
-                samples = _side_by_side(lambda _: call(x), torch.arange(n), x.numel())
-        return _average(samples, None)
+        with _drawing(parts), drawing_foreign(others):
+            return _average(
+                _over_views(lambda batch: _in_pieces(sampled, batch, n), x, views or (same,)), None
+            )
 
 
-def _over_views(call: Callable[[Tensor], Tensor], x: Tensor, views: Sequence[View]) -> Average:
+def _over_views(answers: Callable[[Tensor], Tensor], x: Tensor, views: Sequence[View]) -> Tensor:
+    """What the views are answered: (K·len(views), N, ...), where `answers` gives K answers of a batch."""
     seen: list[Tensor] = []
     for view in views:
         given = view(x)
@@ -123,18 +151,14 @@ def _over_views(call: Callable[[Tensor], Tensor], x: Tensor, views: Sequence[Vie
         if len(batch) != len(x):
             raise ValueError(f"a view gave {len(batch)} items for {len(x)}")
     if all(batch.shape == seen[0].shape for batch in seen):
-        outputs = call(torch.cat(seen)).unflatten(0, (len(seen), len(x)))
-    else:  # crops of several scales, for a network that takes any size
-        outputs = torch.stack([call(batch) for batch in seen])
-    return _average(outputs, None)
+        together: Tensor = answers(torch.cat(seen)).unflatten(1, (len(seen), len(x)))
+        return together.flatten(0, 1)
+    # Crops of several scales, for a network that takes any size.
+    return torch.cat([answers(batch) for batch in seen])
 
 
-def _over_masks(
-    call: Callable[[Tensor], Tensor], x: Tensor, parts: list[NoisyPart], others: list[nn.Module]
-) -> Average:
+def _over_masks(call: Callable[[Tensor], Tensor], x: Tensor, parts: list[NoisyPart]) -> Average:
     """The mean over every outcome of every coin."""
-    if others:
-        raise ModelError(f"the noise of {type(others[0]).__name__} cannot be enumerated")
     bits = _bits(call, x, parts)
     total = sum(bit.number for bit in bits)
     if 2**total > MOST_MASKS:
@@ -146,13 +170,16 @@ def _over_masks(
     keep = torch.cat([torch.full((bit.number,), bit.keep, dtype=torch.float64) for bit in bits]).to(x.device)
     weights = torch.where(masks == 1, keep, 1.0 - keep).prod(1)
 
-    def decided(mask: Tensor) -> Tensor:
+    def decided(mask: Tensor, batch: Tensor) -> Tensor:
         with ExitStack() as stack:
             for part, coins in zip(parts, mask.split([bit.number for bit in bits]), strict=True):
                 stack.enter_context(_given(part, coins))
-            return call(x)
+            return call(batch)
 
-    return _average(_side_by_side(decided, masks, x.numel()), weights)
+    def answers(batch: Tensor, together: int) -> Tensor:
+        return _side_by_side(lambda mask: decided(mask, batch), masks, together)
+
+    return _average(_in_pieces(answers, x, len(masks)), weights)
 
 
 def _bits(call: Callable[[Tensor], Tensor], x: Tensor, parts: list[NoisyPart]) -> list[Bits]:
@@ -177,12 +204,20 @@ def _bits(call: Callable[[Tensor], Tensor], x: Tensor, parts: list[NoisyPart]) -
     return [found.get(id(part), Bits(0, 1.0)) for part in parts]
 
 
-def _side_by_side(answer: Callable[[Tensor], Tensor], draws: Tensor, numbers: int) -> Tensor:
-    """The answer for each draw, (len(draws), N, ...): at once, or one after another where that fails.
+def _in_pieces(answers: Callable[[Tensor, int], Tensor], x: Tensor, draws: int) -> Tensor:
+    """The answers for each draw, (draws, N, ...), of as many items and draws at once as memory is to hold.
 
-    `numbers` is how many an input holds, all items together.
+    How many draws are made together follows from what an item holds alone, because it decides which numbers
+    each draw gets: an item's answers must not depend on how many others there are.
     """
-    together = max(1, _TOGETHER // max(numbers, 1))
+    item = max(1, math.prod(x.shape[1:]))
+    together = max(1, min(draws, _TOGETHER // item))
+    pieces = x.split(max(1, _TOGETHER // (together * item)))
+    return torch.cat([answers(piece, together) for piece in pieces], 1)
+
+
+def _side_by_side(answer: Callable[[Tensor], Tensor], draws: Tensor, together: int) -> Tensor:
+    """The answer for each draw, (len(draws), N, ...): several at once, or one by one where that fails."""
     try:
         out: Tensor = vmap(answer, randomness="different", chunk_size=together)(draws)
     except RuntimeError:  # an operation without a batching rule; what fails for another reason fails again

@@ -9,7 +9,8 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from ..errors import ModelError
 from .noise import DropConnect, Dropout, FeatureDropout, NoisyPart, StochasticDepth, linear_rates
 from .noise.part import check_rate
-from .residual import branch_ends
+from .noise.stochastic_depth import Mode
+from .residual import branch_ends, called_modules
 
 # Under which name a part is kept in the module whose input or output it changes.
 _BEFORE, _AFTER = "noise_before", "noise_after"
@@ -43,19 +44,24 @@ def regularize(
     evaluation mode gives what it gave before. In `average_out` all of it takes part. A second call changes
     the rates of the noise it asks for.
 
+    First and last are meant in the order in which the layers run, and a layer that does not run gets nothing;
+    in a network that cannot be traced symbolically, in the order in which the layers are registered.
+
     Args:
         model: any module.
         dropout: of the inputs of linear layers, but for one that comes first of all layers; rates are in
-            [0, 1], and 0 is none.
+            [0, 1), and 0 is none.
         feature_dropout: of the maps that go into convolutions, but for the first convolution.
         drop_connect: of the weights of linear layers but the last; of the last if it is the only one.
-        stochastic_depth: of residual branches, from p/L for the first to p for the last of L.
+        stochastic_depth: of residual branches (`residual.branch_ends` says what is one), from p/L for the
+            first to p for the last of L, in [0, 1]. Each item has a draw of its own, unless it is not certain
+            that axis 0 holds the items: then all share one.
 
     Returns:
         A sentence for each kind of noise, with where it went.
 
     Raises:
-        ValueError: a rate out of [0, 1].
+        ValueError: a rate out of its range.
         ModelError: there is nowhere to put a noise, or it cannot be there; nothing is changed then.
     """
     rates = {
@@ -65,28 +71,37 @@ def regularize(
         "stochastic_depth": stochastic_depth,
     }
     for name, rate in rates.items():
-        check_rate(name, rate)
-    places = _places(model)
+        if check_rate(name, rate) == 1.0 and name != "stochastic_depth":
+            raise ValueError(f"Invalid {name}: {rate!r}; nothing would get through: it must be below 1")
     asked = [kind for kind, rate in rates.items() if rate]
+    places = _places(model) if {*asked} - {"stochastic_depth"} else {}
+    ends = branch_ends(model) if stochastic_depth else []
+    places["stochastic_depth"] = [end.name for end in ends]
     for kind in asked:
-        if kind == "stochastic_depth":
-            names = {module: name for name, module in model.named_modules()}
-            places[kind] = [names[module] for module in branch_ends(model)]
         _refuse(model, kind, places[kind])
     # DropConnect first: it takes a layer's place, and other noise goes on what stands there then.
     for kind in sorted(asked, key="drop_connect".__ne__):
-        for name, deep in zip(places[kind], linear_rates(rates[kind], len(places[kind])), strict=True):
-            _put(model, kind, name, deep if kind == "stochastic_depth" else rates[kind])
-    return [_told(kind, rates[kind], places[kind]) for kind in asked]
+        for name in places[kind] if kind != "stochastic_depth" else ():
+            _put(model, kind, name, rates[kind])
+    for end, rate in zip(ends, linear_rates(stochastic_depth, len(ends)), strict=True):
+        _put(model, "stochastic_depth", end.name, rate, "row" if end.by_item else "batch")
+    shared = {end.name for end in ends if not end.by_item}
+    return [_told(kind, rates[kind], places[kind], shared) for kind in asked]
 
 
 def _places(model: nn.Module) -> dict[str, list[str]]:
-    """The customary places of each kind that needs no tracing."""
+    """The customary places of each kind but stochastic depth."""
+    modules = dict(model.named_modules())
+    try:
+        names = called_modules(model)
+    except ModelError:  # then the order of registration has to do
+        names = list(modules)
     # Attention never calls its last projection as a layer, so nothing that is put there would run.
     layers = {
         name: module
-        for name, module in model.named_modules()
-        if isinstance(module, _LAYERS) and not isinstance(module, NonDynamicallyQuantizableLinear)
+        for name in names
+        if isinstance(module := modules.get(name), _LAYERS)
+        and not isinstance(module, NonDynamicallyQuantizableLinear)
     }
     linear = [name for name, module in layers.items() if _kind(module) is nn.Linear]
     maps = [name for name in layers if name not in linear]
@@ -116,7 +131,7 @@ def _refuse(model: nn.Module, kind: str, places: list[str]) -> None:
             DropConnect(module)  # says whether the layer will do
 
 
-def _put(model: nn.Module, kind: str, name: str, rate: float) -> None:
+def _put(model: nn.Module, kind: str, name: str, rate: float, mode: Mode = "row") -> None:
     """The noise in its place, or, where it is there from an earlier call, its rate."""
     module = model.get_submodule(name)
     there = module if kind == "drop_connect" else getattr(module, _SLOTS[kind], None)
@@ -124,19 +139,20 @@ def _put(model: nn.Module, kind: str, name: str, rate: float) -> None:
         there.p = rate
     elif kind == "drop_connect":
         made = DropConnect(module, rate).train(module.training)
+        made.register_forward_pre_hook(_by_position, with_kwargs=True)
         for parent in list(model.modules()):  # shared layers stand in several places
             for own, child in list(parent._modules.items()):
                 if child is module:
                     setattr(parent, own, made)
     elif kind == "stochastic_depth":
-        _after(module, StochasticDepth(rate))
+        _after(module, StochasticDepth(rate, mode))
     else:
         _before(module, Dropout(rate) if kind == "dropout" else FeatureDropout(rate))
 
 
 def _before(module: nn.Module, part: NoisyPart) -> None:
     module.add_module(_BEFORE, part.train(module.training))
-    module.register_forward_pre_hook(_changed_input)
+    module.register_forward_pre_hook(_changed_input, with_kwargs=True)
 
 
 def _after(module: nn.Module, part: NoisyPart) -> None:
@@ -145,19 +161,38 @@ def _after(module: nn.Module, part: NoisyPart) -> None:
 
 
 # Functions that look the part up, and not closures over it: copies of the network have parts of their own.
-def _changed_input(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+def _changed_input(
+    module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The first tensor changed, whether it is given by position or by name."""
     part = getattr(module, _BEFORE)
-    return (part(inputs[0]), *inputs[1:])
+    if inputs:
+        return (part(inputs[0]), *inputs[1:]), named
+    first = next(name for name, value in named.items() if isinstance(value, Tensor))
+    return inputs, {**named, first: part(named[first])}
 
 
-def _changed_output(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-    changed: Tensor = getattr(module, _AFTER)(output)
-    return changed
+def _by_position(
+    module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """DropConnect knows no names of the layer's inputs."""
+    return (*inputs, *named.values()), {}
 
 
-def _told(kind: str, rate: float, places: list[str]) -> str:
+def _changed_output(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+    """The output changed, or the first of several, as of attention and its weights."""
+    part = getattr(module, _AFTER)
+    if not isinstance(output, tuple | list):
+        return part(output)
+    changed = (part(output[0]), *output[1:])
+    return type(output)(*changed) if hasattr(output, "_fields") else type(output)(changed)
+
+
+def _told(kind: str, rate: float, places: list[str], shared: set[str]) -> str:
     few = ", ".join(places) if len(places) <= 4 else f"{', '.join(places[:2])}, ..., {places[-1]}"
     many = f"{len(places)} {'place' if len(places) == 1 else 'places'}"
+    if kind == "stochastic_depth" and shared:
+        many += f", {len(shared)} drawn for whole batches"
     return {
         "dropout": f"dropout {rate:g} of the input of {few}",
         "feature_dropout": f"feature dropout {rate:g} of the maps into {few}",

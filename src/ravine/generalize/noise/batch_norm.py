@@ -22,7 +22,7 @@ class SampledBatchNorm(NoisyPart):
     """A batch normalization that remembers the statistics of single mini-batches.
 
     In training it is the layer itself; its expectation uses the layer's running statistics; a sample uses
-    those of one remembered batch, drawn at random, by each layer anew.
+    those of one remembered batch for all items, drawn at random, by each layer anew.
 
     Args:
         layer: the layer, which keeps running statistics.

@@ -80,8 +80,7 @@ class FeatureDropout(NoisyPart):
         """The maps whose coin is 1."""
         return x * scaled_mask(coins, 1.0 - self.p, x.dtype).reshape(1, *self._maps(x)[1:])
 
-    @staticmethod
-    def _maps(x: Tensor) -> tuple[int, ...]:
+    def _maps(self, x: Tensor) -> tuple[int, ...]:
         if not 3 <= x.dim() <= 5:
             raise ValueError(
                 f"FeatureDropout takes maps (N, C, ...) of one to three axes, not a shape of {tuple(x.shape)}"

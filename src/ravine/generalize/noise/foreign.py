@@ -1,17 +1,21 @@
 """Noise that is not Ravine's own: torch's dropout layers, and what other libraries call stochastic depth."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
+from ...errors import ModelError
 from .dropout import Dropout, FeatureDropout
 from .part import NoisyPart
 
 # Layers of other libraries that draw in training mode and do nothing else, by the name of their class.
 _NAMES = ("DropPath", "StochasticDepth", "DropBlock2d", "DropBlock3d")
-_MAPS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 _OTHERS = (nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
 
 
@@ -50,19 +54,97 @@ def drawing_foreign(parts: list[nn.Module]) -> Iterator[None]:
             part.training = False
 
 
+class _TorchMaps(FeatureDropout):
+    """torch's dropout of maps, which takes an input of too few axes for one item, and its items for maps."""
+
+    def __init__(self, p: float, *, fewest: int) -> None:
+        super().__init__(p)
+        self.fewest = fewest
+
+    def _maps(self, x: Tensor) -> tuple[int, ...]:
+        if x.dim() < self.fewest:
+            raise ModelError(
+                f"torch's dropout of maps takes the items of a shape of {tuple(x.shape)} for maps: use "
+                "torch.nn.Dropout for rows, and ravine's FeatureDropout for maps of any number of axes"
+            )
+        # Rows (N, C) are maps of one position.
+        return tuple(x.shape) if x.dim() == 2 else super()._maps(x)
+
+
+Made = Callable[[float], Dropout | FeatureDropout]
+_MAPS: dict[int, Made] = {
+    axes: partial(_TorchMaps, fewest=fewest) for axes, fewest in ((1, 3), (2, 2), (3, 5))
+}
+_LAYERS: dict[type[nn.Module], Made] = {
+    nn.Dropout: Dropout,
+    nn.Dropout1d: _MAPS[1],
+    nn.Dropout2d: _MAPS[2],
+    nn.Dropout3d: _MAPS[3],
+}
+# What a network's own code can call, with (input, p, training); None is drawn by torch itself.
+_FUNCTIONS: dict[Any, Made | None] = {
+    functional.dropout: Dropout,
+    functional.dropout1d: _MAPS[1],
+    functional.dropout2d: _MAPS[2],
+    functional.dropout3d: _MAPS[3],
+    functional.alpha_dropout: None,
+    functional.feature_alpha_dropout: None,
+    torch.dropout: Dropout,
+    torch.feature_dropout: _MAPS[2],
+    torch.alpha_dropout: None,
+    torch.feature_alpha_dropout: None,
+}
+
+
 @contextmanager
 def torch_dropout_as_ours(model: nn.Module) -> Iterator[None]:
     """Ravine's layers in the place of `torch.nn.Dropout` and its kind, until the block ends."""
     swapped: list[tuple[nn.Module, str, Any]] = []
     for parent in model.modules():
         for name, child in parent._modules.items():
-            if type(child) in (nn.Dropout, *_MAPS):
+            if type(child) in _LAYERS:
                 swapped.append((parent, name, child))
     try:
         for parent, name, child in swapped:
-            ours = Dropout(child.p) if type(child) is nn.Dropout else FeatureDropout(child.p)
-            parent._modules[name] = ours.train(child.training)
+            parent._modules[name] = _LAYERS[type(child)](child.p).train(child.training)
         yield
     finally:
         for parent, name, child in swapped:
             parent._modules[name] = child
+
+
+class FunctionalDropout(TorchFunctionMode):
+    """Watches for `functional.dropout` and its kind in a network's own code, and draws in their place.
+
+    They are seen in evaluation mode as well, where they are called with `training=False`; those behind an
+    `if self.training` are not called then, and not seen.
+
+    Args:
+        drawing: draw the noise, the same for all items but for alpha dropout's; False does as was asked.
+
+    Attributes:
+        seen: the name of the last one with a rate above 0, or None.
+    """
+
+    def __init__(self, *, drawing: bool) -> None:
+        super().__init__()
+        self.drawing = drawing
+        self.seen: str | None = None
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """What the function gives, or its noise."""
+        kwargs = kwargs or {}
+        if func not in _FUNCTIONS:
+            return func(*args, **kwargs)
+        x = args[0] if args else kwargs["input"]
+        p = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
+        if p > 0:
+            self.seen = func.__name__
+        if not self.drawing:
+            return func(*args, **kwargs)
+        made = _FUNCTIONS[func]
+        if made is None or isinstance(x, nn.Parameter):  # weights have no items that could share a draw
+            return func(x, p, True)
+        return made(p).sampled(x)

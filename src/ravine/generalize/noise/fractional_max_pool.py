@@ -15,8 +15,9 @@ class FractionalMaxPool(NoisyPart):
     """Max pooling of images (N, C, H, W) by a factor α per side, over regions with sides of 1 and 2.
 
     A side of n becomes ⌊n/α⌋, or ⌈n/2⌉ if that is more. One pair of region sequences, of rows and of columns,
-    is drawn a pass, for all items and channels. In evaluation mode the regions are fixed: those of the
-    pseudorandom sequence with u = ½.
+    is drawn a pass, for all items and channels (torch's `FractionalMaxPool2d`, whose windows are all of one
+    size, draws for each). In evaluation mode the regions are fixed: those of the pseudorandom sequence with
+    u = ½. Of equal maxima in a region, one takes the whole gradient, as in torch: that of the first column.
 
     Args:
         ratio: α, from 1 to 2; 2 is ordinary 2×2 pooling, 1 none.
@@ -72,8 +73,18 @@ class FractionalMaxPool(NoisyPart):
         last = x.shape[1] > 1 and x.stride(1) == 1
         if last:
             x = x.permute(0, 2, 3, 1)
-        for axis, bounds in zip((1, 2) if last else (2, 3), boundaries, strict=True):
-            x = _pooled_along(x, axis, bounds, overlapping=self.overlapping)
+        row = 1 if last else 2
+        rows, columns = (
+            _pixels(bounds, x.shape[row + number], overlapping=self.overlapping)
+            for number, bounds in enumerate(boundaries)
+        )
+        if torch.is_grad_enabled() and x.requires_grad:
+            # The derivative of a selection is much faster than that of maxima, which looks for equals.
+            places = _places(x.detach(), row, rows, columns)
+            flat = x.flatten(row, row + 1).gather(row, places.flatten(row, row + 1))
+            x = flat.unflatten(row, places.shape[row : row + 2])
+        else:
+            x = _pooled_along(_pooled_along(x, row, rows), row + 1, columns)
         return x.permute(0, 3, 1, 2) if last else x
 
     def extra_repr(self) -> str:
@@ -114,11 +125,36 @@ def random_boundaries(size: int, outputs: int, order: Tensor) -> Tensor:
     return torch.cat([steps.new_zeros(1), steps.cumsum(0)])
 
 
-def _pooled_along(x: Tensor, axis: int, bounds: Tensor, *, overlapping: bool) -> Tensor:
-    """The maximum over each region of one axis: of its first and its last position, and of one between."""
+def _pixels(bounds: Tensor, size: int, *, overlapping: bool) -> list[Tensor]:
+    """Where the first, the second, ... pixel of each region is; the last of a small region comes again."""
     first, last = bounds[:-1], bounds[1:] - (0 if overlapping else 1)
-    last = last.clamp(max=x.shape[axis] - 1)
-    out = torch.maximum(x.index_select(axis, first), x.index_select(axis, last))
-    if overlapping:
-        out = torch.maximum(out, x.index_select(axis, (first + 1).clamp(max=x.shape[axis] - 1)))
-    return out
+    last = last.clamp(max=size - 1)
+    return [first, *(torch.minimum(first + more, last) for more in range(1, 3 if overlapping else 2))]
+
+
+def _pooled_along(x: Tensor, axis: int, pixels: list[Tensor]) -> Tensor:
+    """The maximum over each region of one axis."""
+    first, *others = (x.index_select(axis, each) for each in pixels)
+    for other in others:
+        first = torch.maximum(first, other)
+    return first
+
+
+def _largest_along(x: Tensor, axis: int, pixels: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """The maximum over each region of one axis, and where it stands first."""
+    largest, *others = (x.index_select(axis, each) for each in pixels)
+    steps = torch.zeros_like(largest, dtype=torch.uint8)
+    for number, other in enumerate(others, 1):
+        steps = torch.maximum(steps, (other > largest).to(torch.uint8) * number)
+        largest = torch.maximum(largest, other)
+    shape = [-1 if each == axis else 1 for each in range(x.dim())]
+    return largest, pixels[0].reshape(shape) + steps
+
+
+def _places(x: Tensor, row: int, rows: list[Tensor], columns: list[Tensor]) -> Tensor:
+    """Where each region's maximum is, counted row by row; the axis after `row` is that of columns."""
+    # No comparison finds what is not a number, and it must not get lost.
+    x = x.nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf)
+    largest, row_places = _largest_along(x, row, rows)
+    _, column_places = _largest_along(largest, row + 1, columns)
+    return row_places.gather(row + 1, column_places) * x.shape[row + 1] + column_places

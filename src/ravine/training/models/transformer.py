@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from ...errors import ModelError
@@ -91,15 +91,20 @@ class Transformer(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Int64 (N, T) to logits (N, T, vocabulary)."""
-        length, context = tokens.shape[1], self.position.num_embeddings
-        if length > context:
-            raise ModelError(
-                f"a text of {length} tokens does not fit the transformer's context of {context}; "
-                "cut it, or train with a larger model.context"
-            )
+        length = tokens.shape[1]
+        _require_fit(length, self.position.num_embeddings)
         x = self.dropout(self.token(tokens) + self.position.weight[:length])
         # Tied without a second module, so that the state dict holds the shared weights once.
         return F.linear(self.norm(self.blocks(x)), self.token.weight)
+
+
+@fx.wrap  # a trace keeps the call: what it decides depends on the text
+def _require_fit(length: int, context: int) -> None:
+    if length > context:
+        raise ModelError(
+            f"a text of {length} tokens does not fit the transformer's context of {context}; "
+            "cut it, or train with a larger model.context"
+        )
 
 
 class Block(nn.Module):
