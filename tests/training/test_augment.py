@@ -6,39 +6,57 @@ from torch import nn
 
 from ravine import registry
 from ravine.errors import RecipeError
-from ravine.generalize.augment import ColorJitter, Flip, PaddedCrop, compose
+from ravine.generalize.augment import ColorJitter, Flip, Mixing, PaddedCrop, compose
 from ravine.training import run as runs
 from ravine.training.augment import Shift, made
 from ravine.training.data.batches import TensorBatches
+from ravine.training.data.dataset import Dataset
 from ravine.training.feed import Feed
+from ravine.training.preprocessing_statistics import TrainingPart
 
 CPU = torch.device("cpu")
-EVERY = [name for name in registry.names("augmentation") if name != "shift"]
+EVERY = [
+    entry.name
+    for entry in registry.entries("augmentation")
+    if entry.name != "shift" and not issubclass(entry.part, Mixing)
+]
 
 
 def images(*shape):
     return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
 
+def part_of(pixels, positions=None, task="classification", classes=3):
+    """A training part of images, all of them or those at `positions`."""
+    names = tuple(map(str, range(classes)))
+    dataset = Dataset("pictures", "image", task, pixels, torch.arange(len(pixels)) % classes, {}, names)
+    return TrainingPart.of(dataset, torch.arange(len(pixels)) if positions is None else positions, 0)
+
+
+def changes(names, shape):
+    """What changes single images of such a shape."""
+    return made(names, part_of(images(20, *shape))).change
+
+
 def test_strengths_follow_the_size_of_the_images():
-    assert made(["shift", "crop", "flip"], (3, 32, 32)).transforms == (Shift(1), PaddedCrop(4), Flip())
-    assert made(["shift", "crop"], (1, 224, 300)).transforms == (Shift(8), PaddedCrop(28))
-    assert made(["shift", "crop"], (1, 8, 8)).transforms == (Shift(1), PaddedCrop(1))
+    assert changes(["shift", "crop", "flip"], (3, 32, 32)).transforms == (Shift(1), PaddedCrop(4), Flip())
+    assert changes(["shift", "crop"], (1, 224, 300)).transforms == (Shift(8), PaddedCrop(28))
+    assert changes(["shift", "crop"], (1, 8, 8)).transforms == (Shift(1), PaddedCrop(1))
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_every_name_gives_images_of_the_same_shape(name):
     x, numbers = images(20, 3, 16, 16), torch.arange(20)
     batches = TensorBatches(x, numbers, 20, seed=1)
-    ((out, _),) = Feed(batches, CPU, nn.Identity(), made([name], (3, 16, 16)), seed=1).epoch(0)
+    ((out, _),) = Feed(batches, CPU, nn.Identity(), changes([name], (3, 16, 16)), seed=1).epoch(0)
     assert out.shape == x.shape and not torch.equal(out.float(), x.index_select(0, _).float())
     assert float(out.min()) >= 0 and float(out.max()) <= 255 and float(out.float().max()) > 1
 
 
-@pytest.mark.parametrize("names", [["shift", "flip"], ["crop", "color", "rotate", "erase"]])
+@pytest.mark.parametrize("names", [["shift", "flip"], ["crop", "color", "pca-color", "rotate", "erase"]])
 def test_an_item_s_picture_is_its_own_whatever_the_batches(names):
     """The same (seed, epoch, item) in batches of any size, in any order; another epoch gives another."""
-    x, change = images(50, 3, 12, 12), made(names, (3, 12, 12))
+    x, change = images(50, 3, 12, 12), changes(names, (3, 12, 12))
 
     def pictures(size, epoch, shuffle=True, part=None):
         chosen = torch.arange(50) if part is None else part
@@ -60,7 +78,7 @@ def test_an_item_s_picture_is_its_own_whatever_the_batches(names):
 
 def test_the_rest_of_an_epoch_is_what_it_would_have_been():
     batches = TensorBatches(images(40, 1, 8, 8), torch.arange(40), 8, 2)
-    feed = Feed(batches, CPU, nn.Identity(), made(["shift"], (1, 8, 8)), seed=2)
+    feed = Feed(batches, CPU, nn.Identity(), changes(["shift"], (1, 8, 8)), seed=2)
     whole, rest = list(feed.epoch(1)), list(feed.epoch(1, start=3))
     assert all(
         torch.equal(a, b)
@@ -79,11 +97,25 @@ def test_colours_come_back_to_the_scale_of_bytes():
 
 def test_a_transform_that_does_not_fit_is_refused_before_anything_is_trained():
     with pytest.raises(RecipeError, match="augment: resized-crop makes squares of images of 8x6"):
-        made(["flip", "resized-crop"], (3, 8, 6))
+        changes(["flip", "resized-crop"], (3, 8, 6))
     with pytest.raises(RecipeError, match="augment: color: "):
-        made(["color"], (2, 8, 8))
+        changes(["color"], (2, 8, 8))
+    for channels, told in ((1, "the images are grey"), (4, "the images are of 4 channels")):
+        with pytest.raises(RecipeError, match=f"augment: pca-color: .*{told}; leave it out"):
+            changes(["pca-color"], (channels, 8, 8))
     with pytest.raises(RecipeError, match=r"unknown augmentation 'flop' \(did you mean 'flip'\?\)"):
         runs.make_setup(None, "digits", settings=[{"augment": ["flop"]}])
+
+
+def test_the_covariance_of_colours_is_that_of_the_training_part_alone():
+    pixels, positions = images(60, 3, 9, 7), torch.arange(0, 60, 2)
+    pixels[:, 1] = pixels[:, 0] // 2 + pixels[:, 1] // 2
+    (found,) = made(["pca-color"], part_of(pixels, positions)).change.transforms
+    colors = (pixels[positions].double() / 255).transpose(0, 1).flatten(1)
+    wanted = torch.cov(colors, correction=0)
+    torch.testing.assert_close(torch.tensor(found.covariance, dtype=torch.float64), wanted, rtol=1e-9, atol=0)
+    pixels[1::2] = 0
+    assert made(["pca-color"], part_of(pixels, positions)).change.transforms == (found,)
 
 
 def test_a_run_takes_them_from_the_recipe(tmp_path):

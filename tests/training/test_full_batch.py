@@ -3,6 +3,7 @@
 import json
 import math
 import tomllib
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -170,9 +171,15 @@ def test_a_network_without_noise_is_none():
     assert setup.noise == [] and setup.steps_per_epoch == 1
 
 
-def test_clipping_is_refused_though_noise_is_allowed():
-    (problem,) = problems_of("linear", "wine", settings=[full(allow_noise=True, clip_norm=0.5)])
-    assert "clip_norm=0" in problem
+def test_clipping_and_bounds_are_refused_though_noise_is_allowed():
+    settings = [full(allow_noise=True, clip_norm=0.5), {"regularize": {"max_norm": 2.0}}]
+    clip, limit = problems_of("linear", "wine", settings=settings)
+    assert "clip_norm=0" in clip and "set regularize.max_norm=0" in limit
+
+
+def test_penalties_are_no_noise():
+    setup = runs.make_setup("linear", "wine", settings=[full(), {"regularize": {"l1": 0.01, "l2": 0.1}}])
+    assert setup.noise == [] and setup.penalty is not None
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -223,11 +230,12 @@ def evaluated(settings, data, name="lbfgs", **optimizer):
     if setup.objective.weights is not None:
         weights = setup.objective.weights.double()
         smoothing = setup.recipe.loss.label_smoothing
-        setup.objective = type(setup.objective)(
-            lambda outputs, targets: functional.cross_entropy(
+        setup.objective = replace(
+            setup.objective,
+            mean=lambda outputs, targets: functional.cross_entropy(
                 outputs, targets, weights, label_smoothing=smoothing
             ),
-            weights,
+            weights=weights,
         )
     return step_loss(setup), setup
 

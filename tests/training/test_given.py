@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from ravine.errors import DataError, Interrupted, ModelError, RunError
+from ravine.errors import DataError, Interrupted, ModelError, RecipeError, RunError
 from ravine.training import loop as loops
 from ravine.training import run as runs
 from ravine.training.load import load, load_predictor
@@ -84,6 +84,18 @@ def test_batches_that_will_not_do_are_refused(tmp_path: Path, data: object, mess
     with pytest.raises(DataError, match=message):
         runs.train(nn.Linear(5, 3), data, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_augmentation_is_refused_where_it_was_asked_for(tmp_path: Path) -> None:
+    """And not where a named recipe has it for images."""
+    file = tmp_path / "recipe.toml"
+    file.write_text('augment = ["shift"]\n')
+    for recipe in ({"augment": ["flip"]}, file):
+        with pytest.raises(RecipeError, match="augment: batches from Python are trained on as they come"):
+            runs.train(nn.Linear(5, 3), batches(), recipe, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    for recipe in ("default", {"augment": []}):
+        assert runs.make_setup(nn.Linear(5, 3), batches(), recipe).recipe.augment == ()
 
 
 def test_a_model_that_does_not_fit_is_refused(tmp_path: Path) -> None:
@@ -174,3 +186,17 @@ def test_a_model_that_cannot_be_copied_is_told_what_to_set(tmp_path: Path) -> No
         runs.train(Uncopied(5, 3), batches(), out=tmp_path / "run")
     recipe = {"optimizer": {"average": 0.0}, "stop": {"epochs": 1}}
     assert runs.train(Uncopied(5, 3), batches(), recipe, out=tmp_path / "run").result["epochs"] == 1
+
+
+def test_a_run_on_a_caller_s_network_says_so_and_is_loaded_with_one_of_its_shape(tmp_path):
+    """On a data set that Ravine read itself, too: no network of the recipe's would fit the weights."""
+    settings = [{"stop": {"epochs": 2}}]
+    run = runs.train(nn.Linear(13, 3), "wine", settings=settings, out=tmp_path / "run")
+    assert 'name = "given"' in (run.folder / "recipe.toml").read_text()
+    with pytest.raises(RunError, match="a network from Python; give one of its shape"):
+        load(run.folder)
+    assert torch.equal(load(run.folder, nn.Linear(13, 3)).weight, run.model.weight)
+    (run.folder / "result.json").unlink()
+    with pytest.raises(RunError, match="give one, as model="):
+        runs.resume(run.folder)
+    assert torch.equal(runs.resume(run.folder, model=nn.Linear(13, 3)).model.weight, run.model.weight)

@@ -8,7 +8,15 @@ from torch import Tensor
 
 from ravine.errors import RecipeError
 from ravine.registry import names
-from ravine.training.metrics import baseline, better, direction, evaluate_outputs, metrics_of, with_intervals
+from ravine.training.metrics import (
+    baseline,
+    better,
+    differences,
+    direction,
+    evaluate_outputs,
+    metrics_of,
+    with_intervals,
+)
 
 NAN = float("nan")
 
@@ -202,3 +210,29 @@ def test_better(monitor: str, new: float, old: float | None, wanted: bool) -> No
 def test_unknown_monitors_are_refused(monitor: str, task, told: str) -> None:
     with pytest.raises(RecipeError, match=told):
         direction(monitor, task)
+
+
+@pytest.mark.parametrize(("task", "made"), [("classification", classification), ("regression", regression)])
+def test_a_difference_is_that_of_the_scores(task: str, made) -> None:
+    (outputs, targets), scale = made(400), (3.0, 2.0)
+    others = outputs + torch.randn(outputs.shape, generator=draw(9))
+    found = differences(task, outputs, others, targets, 0, scale)
+    for name in metrics_of(task):
+        own, other = (evaluate_outputs(task, given, targets, scale)[name] for given in (outputs, others))
+        low, high = found[f"{name}_interval"]
+        assert found[name] == pytest.approx(own - other) and low < found[name] < high
+    same = differences(task, outputs, outputs, targets, 0, scale)
+    for name in metrics_of(task):
+        assert [same[name], *same[f"{name}_interval"]] == pytest.approx([0, 0, 0], abs=1e-12)
+
+
+def test_the_interval_of_a_difference_is_that_of_the_items_differences() -> None:
+    """The central limit theorem on each item's own difference: correlation between the models counts."""
+    outputs, targets = classification(4000)
+    others = outputs + 0.5 * torch.randn(outputs.shape, generator=draw(9))
+    low, high = differences("classification", outputs, others, targets, 0)["accuracy_interval"]
+    right, other = ((given.argmax(1) == targets).double() for given in (outputs, others))
+    deviation = float((right - other).std()) / len(targets) ** 0.5
+    assert high - low == pytest.approx(2 * 1.96 * deviation, rel=0.08)
+    unpaired = (float(right.var() + other.var()) / len(targets)) ** 0.5
+    assert high - low < 0.6 * 2 * 1.96 * unpaired

@@ -280,6 +280,11 @@ def test_streamed_items_within_the_bound_give_what_tensors_give() -> None:
     a = Preprocessing.fit(replace(base, inputs=Streamed(base.inputs)), splits, "normalize")
     b = Preprocessing.fit(base, splits, "normalize")
     assert torch.equal(a(base.inputs), b(base.inputs))
+    parts = [
+        statistics.TrainingPart.of(replace(base, inputs=inputs), splits.train, seed=0)
+        for inputs in (Streamed(base.inputs), base.inputs)
+    ]
+    assert statistics.color_covariance(parts[0]) == statistics.color_covariance(parts[1])
 
 
 def test_streamed_items_are_fetched_by_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:

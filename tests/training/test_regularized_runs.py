@@ -119,11 +119,11 @@ def test_an_export_of_samples_is_refused(noisy, tmp_path):
     ("data", "settings", "message"),
     [
         ("wine", {"predict": {"average": "flip"}}, "views are of images, and these data are a table"),
-        ("wine", {"model": {"name": "linear"}, "predict": {"average": "samples"}}, "has no noise"),
+        ("wine", {"model": {"name": "linear"}, "predict": {"average": "samples"}}, "no noise in its layers"),
         ("wine", {"regularize": {"dropout": 1.5}}, r"regularize\.dropout = 1\.5"),
         ("wine", {"regularize": {"dropuot": 0.5}}, "did you mean 'dropout'"),
         ("wine", {"regularize": {"dropout": True}}, r"regularize\.dropout = True"),
-        ("wine", {"model": {"dropout": 0.0}, "predict": {"average": "samples"}}, "has no noise"),
+        ("wine", {"model": {"dropout": 0.0}, "predict": {"average": "samples"}}, "no noise in its layers"),
         ("digits", {"predict": {"average": "mean"}}, r"predict\.average = 'mean'"),
     ],
 )

@@ -62,7 +62,8 @@ class RangeTest:
 def range_test(setup: Setup, *, lowest: float = 1e-7, highest: float = 10.0, steps: int = STEPS) -> RangeTest:
     """Sweep the learning rate from `lowest` to `highest` and suggest one.
 
-    Each step is one of the recipe's own: its batch size, augmentation, precision, clipping and optimizer.
+    Each step is one of the recipe's own: its batch size, augmentation, precision, penalties, clipping and
+    optimizer. The losses are without penalties.
     Afterwards weights, buffers, gradients, optimizer state, the modules' modes and the global random
     streams are bit for bit as before, however the sweep ended.
 
@@ -136,6 +137,8 @@ def _step(setup: Setup, batches: Sequence[Batch]) -> float:
         loss = setup.objective(outputs, targets) / len(batches)
         torch.autograd.backward(loss)
         total += loss.item()
+    if setup.penalty is not None:
+        torch.autograd.backward(setup.penalty())
     parameters = [weight for weight in setup.model.parameters() if weight.grad is not None]
     norm = torch.nn.utils.clip_grad_norm_(parameters, setup.recipe.optimizer.clip_norm or math.inf)
     if not (math.isfinite(total) and math.isfinite(float(norm))):

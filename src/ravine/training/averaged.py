@@ -32,10 +32,13 @@ def refuse(recipe: Recipe, model: nn.Module, kind: Kind) -> None:
     how = recipe.predict.average
     if how in VIEWS and kind != "image":
         raise RecipeError([f"predict.average = {how!r}: views are of images, and these data are a {kind}"])
-    asked = any(recipe.regularize.model_dump().values())
+    asked = any(recipe.regularize.noise.values())
     if how == "samples" and not asked and not has_noise(model):
         raise RecipeError(
-            ["predict.average = 'samples': the network has no noise; set regularize.dropout or model.dropout"]
+            [
+                "predict.average = 'samples': the network has no noise in its layers; set regularize.dropout "
+                "or model.dropout, or use torch.nn.Dropout in its code"
+            ]
         )
 
 

@@ -24,8 +24,7 @@ def moving_average(model: nn.Module, decay: float) -> AveragedModel:
     """
 
     def follow(averages: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
-        step = float(count)
-        weight = 1 - min(decay, (1 + step) / (10 + step))
+        weight = weight_of(decay, float(count))
         if averages[0].is_floating_point():
             torch._foreach_lerp_(list(averages), list(current), weight)
         else:
@@ -37,3 +36,8 @@ def moving_average(model: nn.Module, decay: float) -> AveragedModel:
         raise ModelError(
             f"the model cannot be copied, which a moving average needs ({error}); set optimizer.average = 0"
         ) from error
+
+
+def weight_of(decay: float, count: float) -> float:
+    """The share 1 − d that the newest weights take when the average holds `count` steps."""
+    return 1 - min(decay, (1 + count) / (10 + count))

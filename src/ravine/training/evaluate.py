@@ -55,14 +55,21 @@ def outputs_over(
     return Outputs(torch.cat(given), torch.cat(wanted))
 
 
+def class_numbers(targets: Tensor) -> Tensor:
+    """Class numbers (N,); of shares (N, classes) the class with the greatest, of equal ones the first."""
+    return targets.argmax(1) if targets.is_floating_point() else targets
+
+
 def count_right(outputs: Tensor, targets: Tensor) -> tuple[int, int]:
     """Of logits (N, classes): the plain cross-entropy in units of `LOSS_UNIT`, and how many are right.
 
     Without label smoothing or class weights, so that it compares with the validation loss; in whole numbers,
-    because it must not matter how the items are cut into calls.
+    because it must not matter how the items are cut into calls. Of mixed items, whose targets are shares
+    (N, classes), the cross-entropy is that against the shares, and right is the class with the greatest one.
     """
     losses = functional.cross_entropy(outputs, targets, reduction="none").double()
-    return int((losses / LOSS_UNIT).round().long().sum()), int((outputs.argmax(1) == targets).sum())
+    right = outputs.argmax(1) == class_numbers(targets)
+    return int((losses / LOSS_UNIT).round().long().sum()), int(right.sum())
 
 
 def _kept(task: Task, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

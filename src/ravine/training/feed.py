@@ -1,7 +1,8 @@
 """From batches of raw items to what the model takes: on its device, augmented, preprocessed."""
 
+import copy
 from collections.abc import Iterable, Iterator, Sized
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from ..errors import DataError
 from ..generalize.augment import Compose, Draws
 from ..randomness import address_seed
+from .augment import Mix
 from .data.batches import Batch as Batch
 from .data.batches import Batches, NumberedBatches
 
@@ -22,6 +24,7 @@ class Feed:
         preprocessing: from raw items to model inputs; None where the batches hold model inputs already.
         augment: changes raw images; None leaves them as they are.
         seed: addresses what it draws, together with each item's number and the epoch.
+        mix: mixes the images of a batch afterwards, and their targets; None leaves them as they are.
     """
 
     def __init__(
@@ -31,37 +34,55 @@ class Feed:
         preprocessing: nn.Module | None = None,
         augment: Compose | None = None,
         seed: int = 0,
+        mix: Mix | None = None,
     ) -> None:
         self.batches = batches
         self.device = device
         self.preprocessing = preprocessing
         self.augment = augment
         self.seed = seed
+        self.mix = mix
 
     def __len__(self) -> int:
         return len(self.batches)
 
+    def reseeded(self, seed: int) -> "Feed":
+        """The same items, shared, in the order and with the changes of another seed."""
+        made = copy.copy(self)
+        made.batches, made.seed = self.batches.reseeded(seed), seed
+        return made
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch after the first `start`, ready for the model."""
-        if self.preprocessing is None and self.augment is None and self.device.type == "cpu":
+        augmented = self.augment is not None or self.mix is not None
+        if self.preprocessing is None and not augmented and self.device.type == "cpu":
             return self.batches.epoch(epoch, start)  # nothing to do: no cost a batch either
-        return self._ready(epoch, start)
+        return self._ready(epoch, start, augmented)
 
-    def _ready(self, epoch: int, start: int) -> Iterator[Batch]:
+    def _ready(self, epoch: int, start: int, augmented: bool) -> Iterator[Batch]:
         numbers: Iterator[Tensor] = iter(())
-        if self.augment is not None:
+        if augmented:
             assert isinstance(self.batches, NumberedBatches)
             numbers = self.batches.item_numbers(epoch, start)
         for inputs, targets in self.batches.epoch(epoch, start):
             inputs = inputs.to(self.device, non_blocking=True)
-            if self.augment is not None:
-                raw = inputs.dtype
-                inputs = self.augment(inputs, Draws(self.seed, epoch, next(numbers).to(self.device)))
-                if inputs.dtype != raw:  # changed in [0, 1], and prepared from 0..255
-                    inputs = inputs.mul_(255.0)
+            targets = targets.to(self.device, non_blocking=True)
+            if augmented:
+                draws = Draws(self.seed, epoch, next(numbers).to(self.device))
+                inputs, targets = self._augmented(inputs, targets, draws)
             if self.preprocessing is not None:
                 inputs = self.preprocessing(inputs)
-            yield inputs, targets.to(self.device, non_blocking=True)
+            yield inputs, targets
+
+    def _augmented(self, inputs: Tensor, targets: Tensor, draws: Draws) -> Batch:
+        raw = inputs.dtype
+        if self.augment is not None:
+            inputs = self.augment(inputs, draws)
+        if self.mix is not None:
+            inputs, targets = self.mix(inputs, targets, draws)
+        if inputs.dtype != raw:  # changed in [0, 1], and prepared from 0..255
+            inputs = inputs.mul_(255.0)
+        return inputs, targets
 
 
 class GivenBatches:
@@ -98,6 +119,12 @@ class GivenBatches:
 
     def __len__(self) -> int:
         return self._length
+
+    def reseeded(self, seed: int) -> Self:
+        """The same batches; what they draw from the global random stream is addressed by another seed."""
+        made = copy.copy(self)
+        made.seed = seed
+        return made
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """One pass; the first `start` batches are drawn and left out.

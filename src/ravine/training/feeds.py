@@ -1,18 +1,18 @@
 """The batches of each part of a data set, by how the data are kept."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ..generalize.augment import Compose
 from ..randomness import generator
-from .augment import made
+from .augment import Augmentation, made
 from .data.batches import StreamBatches, TensorBatches, TextBatches
 from .data.dataset import Dataset, PartName, Splits
 from .feed import Feed
 from .preprocessing import Preprocessing
+from .preprocessing_statistics import TrainingPart
 from .quiet import allows_noise, is_full_batch
 from .recipe import Recipe
 
@@ -37,7 +37,7 @@ def make(
         part: maker(
             recipe,
             dataset,
-            splits.of(part),
+            _drawn(recipe, splits.train) if part == "train" else splits.of(part),
             preprocessing,
             device,
             training if part == "train" else "judged",
@@ -45,6 +45,19 @@ def make(
         for part in parts
         if len(splits.of(part))
     }
+
+
+def _drawn(recipe: Recipe, positions: Tensor) -> Tensor:
+    """What is trained on: every item once, or a bootstrap sample (Breiman 1996)."""
+    if not recipe.data.bootstrap:
+        return positions
+    count = len(positions)
+    return positions[torch.randint(count, (count,), generator=generator(recipe.seed, "bootstrap sample"))]
+
+
+def reseeded(parts: Mapping[PartName, Feed], seed: int) -> dict[PartName, Feed]:
+    """The same batches for a run of another seed; the items themselves are shared."""
+    return {part: feed.reseeded(seed) for part, feed in parts.items()}
 
 
 def context_of(recipe: Recipe) -> int:
@@ -109,7 +122,8 @@ def _stream_feed(
         shuffle=use == "shuffled",
         workers=None if recipe.data.workers == "auto" else recipe.data.workers,
     )
-    return Feed(batches, device, preprocessing, _augment(recipe, dataset, use), recipe.seed)
+    change, mix = _augmentation(recipe, dataset, positions, use)
+    return Feed(batches, device, preprocessing, change, recipe.seed, mix)
 
 
 def _tensor_feed(
@@ -125,22 +139,22 @@ def _tensor_feed(
     targets = dataset.targets[positions]
     if dataset.task == "regression":
         targets = preprocessing.scale_targets(targets)
-    augment = _augment(recipe, dataset, use)
-    fits = inputs.numel() * 4 <= recipe.data.memory_gb * 2**30
-    if augment is None and fits:
+    change, mix = _augmentation(recipe, dataset, positions, use)
+    once = change is None and mix is None and inputs.numel() * 4 <= recipe.data.memory_gb * 2**30
+    if once:
         with torch.inference_mode():
             inputs = torch.cat([preprocessing(chunk) for chunk in inputs.split(4096)])
         inputs = inputs.clone()  # an inference tensor may not take part in a backward pass
     batches = TensorBatches(
         inputs, targets.to(device), _batch_size(recipe, use), recipe.seed, use == "shuffled", positions
     )
-    return Feed(batches, device, None if augment is None and fits else preprocessing, augment, recipe.seed)
+    return Feed(batches, device, None if once else preprocessing, change, recipe.seed, mix)
 
 
-def _augment(recipe: Recipe, dataset: Dataset, use: Use) -> Compose | None:
+def _augmentation(recipe: Recipe, dataset: Dataset, positions: Tensor, use: Use) -> Augmentation:
     if use != "shuffled" or dataset.kind != "image" or not recipe.augment:
-        return None
-    return made(recipe.augment, dataset.item_shape)
+        return Augmentation(None, None)
+    return made(recipe.augment, TrainingPart.of(dataset, positions, recipe.seed))
 
 
 def _batch_size(recipe: Recipe, use: Use) -> int:

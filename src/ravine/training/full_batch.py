@@ -22,15 +22,16 @@ if TYPE_CHECKING:
 
 
 class Scores(NamedTuple):
-    """What one evaluation of the loss tells of the predictions; units and right ones as in `count_right`."""
+    """What one evaluation tells: the loss without the penalty, and of predictions what `count_right` does."""
 
-    items: int
-    units: int
-    correct: int
+    loss: float = 0.0
+    items: int = 0
+    units: int = 0
+    correct: int = 0
 
 
 class StepLoss:
-    """The mean loss over the batches of a step, and its gradient: what an optimizer takes as its closure.
+    """The mean loss over the batches of a step, with the penalty, and its gradient: an optimizer's closure.
 
     The mean is that over all items at once, whatever the batches: each batch's loss counts by what it is a
     mean over (`Objective.mass`), and gradients are summed before they are divided. So data that do not fit
@@ -60,7 +61,7 @@ class StepLoss:
         loop, setup, graph = self.loop, self.loop.setup, self.optimizer.wants_graph
         for parameter in loop.parameters:
             parameter.grad = None
-        total, value, mass, scores = torch.zeros((), device=setup.device), 0.0, 0.0, Scores(0, 0, 0)
+        total, value, mass, scores = torch.zeros((), device=setup.device), 0.0, 0.0, Scores()
         for number, (inputs, targets) in enumerate(self._batches(), self.first):
             loop.poll()
             # The same noise in every evaluation of a step: within it the loss is a function all the same.
@@ -80,16 +81,22 @@ class StepLoss:
         if not graph:
             gradients = [parameter.grad for parameter in loop.parameters if parameter.grad is not None]
             torch._foreach_div_(gradients, mass)
+        scores = scores._replace(loss=float(result.detach()))
+        if setup.penalty is not None:
+            penalty = setup.penalty()
+            if not graph:
+                penalty.backward()
+            result = result + (penalty if graph else penalty.detach())
         value = float(result.detach())
         self._refuse_bad_start(value)
         self.scores[value] = scores
         return result
 
     def _counted(self, scores: Scores, outputs: Tensor, targets: Tensor) -> Scores:
-        items, units, correct = targets.numel(), 0, 0
+        items, units, correct = self.loop.setup.objective.count(targets), 0, 0
         if self.loop.setup.task == "classification":
             units, correct = count_right(outputs, targets)
-        return Scores(scores.items + items, scores.units + units, scores.correct + correct)
+        return Scores(0.0, scores.items + items, scores.units + units, scores.correct + correct)
 
     def _refuse_bad_start(self, value: float) -> None:
         """Steps shrink before losses that are not finite; at the start there is nothing to shrink."""
@@ -136,7 +143,7 @@ def train_epoch(loop: "Loop") -> None:
         for parameter in loop.parameters:
             parameter.grad = None
         state.norm = ended.gradient_norm
-        state.loss_sum += ended.loss * scores.items
+        state.loss_sum += scores.loss * scores.items
         state.loss_units += scores.units
         state.correct += scores.correct
         state.seen += scores.items
@@ -148,7 +155,7 @@ def train_epoch(loop: "Loop") -> None:
             setup.averaged.update_parameters(setup.model)
         if before is not None:
             state.ratios = watch.update_ratios(before, watch.snapshot(setup.model))
-        loop.between_steps_when_due(ended.loss, started, state.seen - seen)
+        loop.between_steps_when_due(scores.loss, started, state.seen - seen)
     took = time.perf_counter() - started - (state.seconds["checkpoints"] - saving)
     state.seconds["training"] += took
     loop.rate = (state.seen - seen) / took

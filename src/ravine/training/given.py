@@ -6,7 +6,7 @@ from typing import Any, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from ..errors import DataError, ModelError
+from ..errors import DataError, ModelError, RecipeError
 from ..modes import evaluating
 from ..randomness import addressed
 from . import averaged
@@ -40,7 +40,15 @@ def prepare(
     Raises:
         DataError: the batches cannot be used.
         ModelError: `model` is no module, or its output does not fit the targets.
+        RecipeError: the person asked for augmentation.
     """
+    if asked and asked.get("augment"):
+        raise RecipeError(
+            [
+                "augment: batches from Python are trained on as they come; leave it out, and change images "
+                "where the batches are made, for example by ravine.generalize.augment"
+            ]
+        )
     if not isinstance(model, nn.Module):
         raise ModelError(
             "batches from Python need a torch.nn.Module as the model; a name needs a data set to read"

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..errors import DataError, NotFiniteError, RunError
 from ..randomness import seed_noise
 from . import checkpoint, diagnosis, full_batch, local_models, metrics, start, watch
-from .evaluate import LOSS_UNIT, count_right, outputs_over
+from .evaluate import LOSS_UNIT, Outputs, count_right, outputs_over
 from .progress import Progress
 from .recipe_text import to_toml
 from .run_folder import RunFolder
@@ -42,9 +42,9 @@ class State:
         best_value: of the monitored value; None before the first evaluation.
         best_epoch: when it was reached, counted from 1.
         waited: evaluations since.
-        loss_sum: of the objective over this epoch, each batch times its items.
+        loss_sum: of the objective over this epoch, each batch times its items; without penalties.
         loss_units: of the plain cross-entropy of this epoch's items, in units of `LOSS_UNIT`; classification.
-        correct: right predictions of this epoch.
+        correct: right predictions of this epoch, as `count_right` has it.
         seen: items of this epoch.
         norm: the length of the last gradient.
         ratios: of update to weight, by tensor, at the last step of an epoch.
@@ -69,6 +69,13 @@ class State:
     seconds: dict[str, float] = field(
         default_factory=lambda: {"start": 0.0, "training": 0.0, "evaluation": 0.0, "checkpoints": 0.0}
     )
+
+    def end_epoch(self) -> None:
+        """Go on to the next epoch, whose sums begin at nothing."""
+        self.rows += 1
+        self.epoch += 1
+        self.batch = self.seen = self.correct = self.loss_units = 0
+        self.loss_sum = 0.0
 
 
 class Loop:
@@ -184,7 +191,7 @@ class Loop:
             value = loss.item()
             if not math.isfinite(value):
                 raise diagnosis.bad_loss(setup, inputs, state.epoch, state.step, value)
-            items = targets.numel()
+            items = setup.objective.count(targets)
             state.loss_sum += value * items
             state.seen += items
             state.batch += 1
@@ -193,6 +200,8 @@ class Loop:
             if state.batch % accumulate and state.batch < last:
                 continue
 
+            if setup.penalty is not None:  # once a step, however many batches it has
+                setup.penalty().backward()
             gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
             state.norm = gradient_norm(gradients)
             if not math.isfinite(state.norm):
@@ -275,8 +284,7 @@ class Loop:
             row["train.loss"] = state.loss_units * LOSS_UNIT / state.seen
             row["train.accuracy"] = state.correct / state.seen
         if "validation" in setup.feeds:
-            with setup.autocast():
-                found = outputs_over(setup.judged, setup.feeds["validation"], setup.task, self.poll)
+            found = self.validation_outputs()
             scores = metrics.evaluate_outputs(setup.task, found.outputs, found.targets, setup.target_scale)
             row |= {f"validation.{name}": score for name, score in scores.items()}
             if not math.isfinite(scores["loss"]):
@@ -296,8 +304,14 @@ class Loop:
         state.seconds["evaluation"] += time.perf_counter() - started
         return row
 
-    def record(self, row: dict[str, Any]) -> None:
-        """Write the line, keep the weights where they are the best so far, go on to the next epoch."""
+    def validation_outputs(self) -> Outputs:
+        """What the judged network says of the validation part."""
+        setup = self.setup
+        with setup.autocast():
+            return outputs_over(setup.judged, setup.feeds["validation"], setup.task, self.poll)
+
+    def judge(self, row: dict[str, Any]) -> bool:
+        """Whether an evaluation is the best so far; its weights are kept then."""
         state, monitor = self.state, self.setup.recipe.stop.monitor
         value = row[monitor]
         # A value that is never a number, such as r2 of equal targets, chooses the newest weights.
@@ -308,14 +322,16 @@ class Loop:
             self.best = checkpoint.clone(self.setup.judged.state_dict())
         else:
             state.waited += 1
+        return bool(best)
+
+    def record(self, row: dict[str, Any]) -> None:
+        """Write the line, keep the weights where they are the best so far, go on to the next epoch."""
+        best = self.judge(row)
         self.folder.append_row(row)
         self.progress.evaluated(row, best)
         if self.board is not None:
             self.board.evaluated(row)
-        state.rows += 1
-        state.epoch += 1
-        state.batch = state.seen = state.correct = state.loss_units = 0
-        state.loss_sum = 0.0
+        self.state.end_epoch()
         self.save_when_due(time.perf_counter())
 
     def keep_good_weights(self) -> None:

@@ -170,6 +170,41 @@ def with_intervals(
     return told
 
 
+def differences(
+    task: Task,
+    outputs: Tensor,
+    others: Tensor,
+    targets: Tensor,
+    seed: int,
+    target_scale: tuple[float, float] = (0.0, 1.0),
+) -> dict[str, Score]:
+    """What every metric gains from `others` to `outputs`, with its 95 % interval, as in `with_intervals`.
+
+    Both are scored on the same resampled items (a paired bootstrap, Efron and Tibshirani 1993, chapter 16):
+    what makes an item hard for both cancels, and small differences are seen that two intervals would hide.
+
+    Args:
+        task: classification or regression.
+        outputs: as for `item_values`.
+        others: of another model, for the same items.
+        targets: as for `item_values`.
+        seed: addresses the resamples.
+        target_scale: as for `evaluate_outputs`.
+    """
+    both = torch.cat([item_values(task, given, targets) for given in (outputs, others)], dim=1)
+    draws = bootstrap_means(*random_groups(both, seed), seed)
+
+    def gained(metric: Metric, means: Tensor) -> Tensor:
+        own, other = (metric.formula(half, target_scale[1]) for half in means.chunk(2, dim=-1))
+        return own - other
+
+    told: dict[str, Score] = {}
+    for name, metric in metrics_of(task).items():
+        told[name] = float(gained(metric, both.mean(0)))
+        told[f"{name}_interval"] = percentile_interval(gained(metric, draws))
+    return told
+
+
 def baseline(
     task: Task, train_targets: Tensor, test_targets: Tensor, target_scale: tuple[float, float] = (0.0, 1.0)
 ) -> dict[str, float]:

@@ -39,13 +39,20 @@ def refuse(recipe: Recipe, found: list[str]) -> None:
         found: the sources of noise.
 
     Raises:
-        RecipeError: there is one, and `optimizer.allow_noise` is false; or gradients are to be clipped.
+        RecipeError: there is one, and `optimizer.allow_noise` is false; or gradients are to be clipped, or
+            weights to be bound.
     """
-    name, clip, problems = recipe.optimizer.name, recipe.optimizer.clip_norm, []
+    name, clip, limit = recipe.optimizer.name, recipe.optimizer.clip_norm, recipe.regularize.max_norm
+    problems = []
     if clip:
         problems.append(
             f"optimizer.clip_norm = {clip}: a clipped gradient is not that of the loss, and the line search "
             "limits steps already; set optimizer.clip_norm=0"
+        )
+    if limit:
+        problems.append(
+            f"regularize.max_norm = {limit}: weights that are scaled back are not where the line search "
+            "ended; set regularize.max_norm=0, and perhaps regularize.l2"
         )
     if found and not allows_noise(recipe):
         needs = f"optimizer.name = {name!r} needs a loss without noise: turn off what follows, or go on with "
@@ -63,7 +70,7 @@ def _of_recipe(recipe: Recipe, batches: int) -> Iterator[str]:
         )
     if recipe.augment:
         yield f"augment = {list(recipe.augment)}: images are changed at random; set augment=[]"
-    for kind, rate in recipe.regularize.model_dump().items():
+    for kind, rate in recipe.regularize.noise.items():
         if rate:
             yield f"regularize.{kind} = {rate}: noise in every pass; set regularize.{kind}=0"
     if recipe.precision != "fp32":
@@ -89,7 +96,7 @@ def _of_network(recipe: Recipe, model: nn.Module, feed: Feed) -> Iterator[str]:
         yield f"model.normalization = 'batch': {mixing}; set model.normalization=layer"
     elif normalizing:
         yield f"batch normalization in {_listed(normalizing)}: {mixing}; use layer or group normalization"
-    told = dropping or any(recipe.regularize.model_dump().values())
+    told = dropping or any(recipe.regularize.noise.values())
     yield from _tried(model, feed, random=not told, mixes=not normalizing)
 
 
@@ -100,6 +107,8 @@ def _tried(model: nn.Module, feed: Feed, *, random: bool, mixes: bool) -> Iterat
     inputs = inputs[:MOST_ITEMS]
     modes = [(module, module.training) for module in model.modules()]
     kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    # Not their values: what a power iteration writes again and again may have converged here.
+    written = {name: buffer._version for name, buffer in model.named_buffers()}
     model.train()
     try:
         draws = _draws(model, inputs) or not _alike(*(_outputs(model, inputs, n) for n in (0, 1)))
@@ -108,7 +117,7 @@ def _tried(model: nn.Module, feed: Feed, *, random: bool, mixes: bool) -> Iterat
                 "the network draws at random: two passes over the same items differ, as with stochastic "
                 "depth; turn that off in its code"
             )
-        elif mixes and any(not torch.equal(buffer, kept[name]) for name, buffer in model.named_buffers()):
+        elif mixes and any(buffer._version != written[name] for name, buffer in model.named_buffers()):
             yield (
                 "the network changes its buffers in each pass, as spectral normalization does, so that the "
                 "next one differs; turn that off in its code"

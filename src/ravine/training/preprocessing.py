@@ -72,7 +72,7 @@ class Preprocessing(nn.Module):
         spec = input_spec(dataset)
         if dataset.kind == "text":
             return cls(spec, "none", [])
-        part = TrainingPart.of(dataset, splits, seed)
+        part = TrainingPart.of(dataset, splits.train, seed)
         steps = ([] if part.columns is None else [part.columns]) + way(part)
         scale = (0.0, 1.0)
         if dataset.task == "regression":

@@ -4,7 +4,7 @@ Each way of preprocessing is registered here as a function from the `TrainingPar
 it. Per channel for images ("pca" and "whiten": per pixel), per feature for tables and arrays.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 
@@ -15,7 +15,7 @@ from ..errors import DataError
 from ..randomness import generator
 from ..registry import register
 from .data.batches import StreamBatches
-from .data.dataset import Dataset, Splits
+from .data.dataset import Dataset
 from .preprocessing_steps import Columns, Rotate, Standardize, Step
 
 STREAMED_SAMPLE = 5_000
@@ -45,9 +45,9 @@ class TrainingPart:
     seed: int
 
     @classmethod
-    def of(cls, dataset: Dataset, splits: Splits, seed: int) -> "TrainingPart":
-        """The training part, or a sample of it where the items stream from the disk."""
-        part = cls(dataset, splits.train, None, seed)
+    def of(cls, dataset: Dataset, positions: Tensor, seed: int) -> "TrainingPart":
+        """The training part, of items at `positions`, or a sample of it where they stream from the disk."""
+        part = cls(dataset, positions, None, seed)
         if not isinstance(dataset.inputs, Tensor):
             part = part.at_most(STREAMED_SAMPLE)
         if dataset.kind == "table":
@@ -132,6 +132,17 @@ def whiten(part: TrainingPart) -> list[Step]:
     return [standardize, Rotate((vectors * scale) @ vectors.T, part.shape)]
 
 
+def color_covariance(part: TrainingPart) -> tuple[tuple[float, ...], ...]:
+    """The covariance of the colours of all pixels, C rows of C numbers, of values in [0, 1]: for `PCAColor`.
+
+    Args:
+        part: of images (N, C, H, W).
+    """
+    pixels = (chunk.movedim(1, -1).flatten(0, -2) for chunk in part.chunks())
+    _, covariance = _covariance(pixels, part.shape[0])
+    return tuple(tuple(row) for row in (covariance * part.unit**2).tolist())
+
+
 def _columns(part: TrainingPart) -> Columns:
     """What the raw columns of the training part say about features."""
     columns = part.dataset.columns
@@ -184,14 +195,12 @@ def _moments(part: TrainingPart) -> tuple[Tensor, Tensor]:
     return (shift + offset).squeeze(1), variance.sqrt().squeeze(1)
 
 
-def _covariance(part: TrainingPart) -> tuple[Tensor, Tensor]:
-    """Mean (D,) and covariance (D, D) of the flattened features, in raw units, float64."""
-    features = prod(part.shape)
+def _covariance(rows: Iterable[Tensor], features: int) -> tuple[Tensor, Tensor]:
+    """Mean (D,) and covariance (D, D) of `rows`, float64 (n, D) some at a time; D is `features`."""
     count = 0
     shift, total = (torch.zeros(features, dtype=torch.float64) for _ in range(2))
     products = torch.zeros(features, features, dtype=torch.float64)
-    for chunk in part.chunks():
-        values = chunk.flatten(1)
+    for values in rows:
         if count == 0:
             shift = values.mean(0)
         values = values - shift
@@ -218,7 +227,8 @@ def _components(part: TrainingPart) -> tuple[Standardize, Tensor, Tensor]:
             f"preprocessing by 'pca' or 'whiten' takes at most {LARGEST_MATRIX:,} numbers an item, and an "
             f"item of {part.dataset.name} has {features:,}: {advice}."
         )
-    mean, covariance = _covariance(part.at_most(COVARIANCE_SAMPLE))
+    items = (chunk.flatten(1) for chunk in part.at_most(COVARIANCE_SAMPLE).chunks())
+    mean, covariance = _covariance(items, features)
     scale = torch.full_like(mean, part.unit)
     if part.columns is not None:
         deviation = covariance.diagonal().clamp(min=0).sqrt()

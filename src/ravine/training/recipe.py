@@ -21,7 +21,9 @@ from .data.dataset import Kind
 Auto = Literal["auto"]
 Layer = Mapping[str, Any]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Rate = Annotated[float, Field(ge=0, le=1, strict=True)]
+# Nothing gets through where everything is dropped; a residual branch may be left out at all times.
+Rate = Annotated[float, Field(ge=0, lt=1, strict=True)]
+Strength = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 IMAGE_SIZES = range(4, 4097)
 
 
@@ -54,6 +56,12 @@ class DataSection(Section):
     batch_size: Annotated[int, Field(ge=1)] | Auto = Field("auto", description="items a batch")
     validation: Fraction = Field(0.1, description="share of the training items held out to steer by")
     test: Fraction = Field(0.2, description="share of all items kept for the final score, if none is given")
+    split: Annotated[int, Field(ge=0, lt=2**63)] | Auto = Field(
+        "auto", description="seed of the cut into parts; auto: that of the run"
+    )
+    bootstrap: bool = Field(
+        False, description="train on a bootstrap sample: as many items, drawn with replacement"
+    )
     skip_bad: bool = Field(
         False, description="leave unreadable files out, and count them, instead of refusing"
     )
@@ -86,13 +94,32 @@ class ScheduleSection(PartSection):
     name: str = Field("cosine", description="a schedule's name")
 
 
+PENALTIES = ("l1", "l2", "max_norm")
+
+
 class RegularizeSection(Section):
-    """Noise put into the network in training, at the customary places; averaged out at test time."""
+    """Noise in the network, in training alone and averaged out at test time; penalties on its weights."""
 
     dropout: Rate = Field(0.0, description="share of the inputs of linear layers that are dropped")
     feature_dropout: Rate = Field(0.0, description="share of the maps into convolutions that are dropped")
     drop_connect: Rate = Field(0.0, description="share of the weights of linear layers that are dropped")
-    stochastic_depth: Rate = Field(0.0, description="how often the last residual branch is left out")
+    stochastic_depth: Annotated[float, Field(ge=0, le=1, strict=True)] = Field(
+        0.0, description="how often the last residual branch is left out"
+    )
+    l1: Strength = Field(
+        0.0, description="this times Σ|w| of the weights, not of biases and gains, is added to the loss"
+    )
+    l2: Strength = Field(
+        0.0, description="this times Σw² of the weights, not of biases and gains, is added to the loss"
+    )
+    max_norm: Strength = Field(
+        0.0, description="longest vector of a unit's incoming weights, after every step; 0: no limit"
+    )
+
+    @property
+    def noise(self) -> dict[str, float]:
+        """The rate of each kind of noise, as `generalize.regularize` takes them."""
+        return self.model_dump(exclude=set(PENALTIES))
 
 
 class PredictSection(Section):
@@ -144,7 +171,9 @@ class Recipe(Section):
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="bf16: mixed precision, weights in float32"
     )
-    augment: tuple[str, ...] = Field((), description="random changes of training images, in this order")
+    augment: tuple[str, ...] = Field(
+        (), description="random changes of training images, in this order; mixes last"
+    )
     data: DataSection = Field(default_factory=DataSection)
     model: ModelSection = Field(default_factory=ModelSection)
     optimizer: OptimizerSection = Field(default_factory=OptimizerSection)
@@ -154,6 +183,11 @@ class Recipe(Section):
     predict: PredictSection = Field(default_factory=PredictSection)
     stop: StopSection = Field(default_factory=StopSection)
     log: LogSection = Field(default_factory=LogSection)
+
+    @property
+    def split_seed(self) -> int:
+        """What the cut into parts, and all that is fitted to the training part, is drawn by."""
+        return self.seed if self.data.split == "auto" else self.data.split
 
 
 PART_SECTIONS: dict[str, type[PartSection]] = {
@@ -275,7 +309,7 @@ def validate(layers: Sequence[Layer], *, code: bool = False) -> Recipe:
         RecipeError: unknown keys (with the nearest valid name), wrong types, impossible values and
             unknown parts: all of them at once.
     """
-    from . import metrics, parts, settings  # noqa: F401  parts: fills the registry
+    from . import augment, metrics, parts, settings  # noqa: F401  parts: fills the registry
 
     merged = merge(layers)
     problems: list[str] = []
@@ -294,7 +328,7 @@ def validate(layers: Sequence[Layer], *, code: bool = False) -> Recipe:
             converted, found = settings.check(kind, section.name, section.settings, fields, code=code)
             problems += found
             read[kind] = section.model_copy(update=converted)
-    problems += [f"augment: {reason}" for name in recipe.augment if (reason := unknown("augmentation", name))]
+    problems += augment.mistakes(recipe.augment)
     if reason := unknown("preprocessing", recipe.data.preprocess):
         problems.append(f"data.preprocess: {reason}")
     try:

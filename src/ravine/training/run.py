@@ -83,7 +83,7 @@ def train(
     source = str(data) if isinstance(data, str | Path) else None
     with memory_told():
         setup = make_setup(model, data, recipe, settings=settings, trust=trust)
-        folder = _new_folder(Path(out) if out else _default_path(setup.facts["data"]), setup, source)
+        folder = _new_folder(Path(out) if out else default_path(setup.facts["data"]), setup, source)
         with folder.locked(), StopRequest() as stop:
             return _go_on(Loop(setup, folder, progress, stop), began, fresh=True)
 
@@ -95,10 +95,12 @@ def make_setup(
     *,
     settings: Sequence[Layer] = (),
     trust: bool = False,
+    like: Setup | None = None,
 ) -> Setup:
     """Everything that a training of `model` on `data` would start with; nothing is written.
 
-    The arguments, and what is raised, are those of `train`.
+    The arguments, and what is raised, are those of `train`; `like` is another run on the same data, whose
+    items are shared where the recipe reads and prepares them in the same way.
     """
     name, layers = _layers(recipe)
     if layers and not (trust or isinstance(recipe, Mapping)):
@@ -107,9 +109,11 @@ def make_setup(
         # Before the recipe, so that settings without a name are this model's; after it, so that it wins.
         layers = [_chosen(model), *layers, _chosen(model)]
     layers += settings
+    if isinstance(model, nn.Module):  # a run that is told to be another network's could not be loaded
+        layers.append(_chosen(model))
     if isinstance(data, str | Path):
         first = validate([*_named(name, "image"), *layers], code=True)
-        return _from_source(data, first, name, layers, model)
+        return _from_source(data, first, name, layers, model, like)
     return given.prepare(validate([*_for_batches(name), *layers], code=True), data, model, merge(layers))
 
 
@@ -162,6 +166,8 @@ def resume(
     recipe = validate(layers, code=True)
     with memory_told():
         if isinstance(source, str | Path):
+            if recipe.model.name == GIVEN and model is None:
+                raise RunError(f"{folder.path} was trained on a network from Python: give one, as model=")
             setup = _from_source(source, recipe, None, layers, model)
         elif source is None:
             raise RunError(f"{folder.path} was trained on batches from Python: give them as data=")
@@ -258,25 +264,42 @@ def _for_batches(name: str) -> list[Layer]:
 
 
 def _from_source(
-    source: str | Path, first: Recipe, name: str | None, layers: list[Layer], model: nn.Module | str | None
+    source: str | Path,
+    first: Recipe,
+    name: str | None,
+    layers: list[Layer],
+    model: nn.Module | str | None,
+    like: Setup | None = None,
 ) -> Setup:
     """Open and cut the data, then make the run with the recipe for their kind."""
-    dataset, splits, recipe = _opened(source, first, name, layers, code=True)
+    known = None if like is None or options_of(like.recipe) != options_of(first) else like.dataset
+    dataset, splits, recipe = _opened(source, first, name, layers, known, code=True)
     resolved = resolve(recipe, dataset, splits, asked=merge(layers))
-    setup = prepare(resolved, dataset, splits, model if isinstance(model, nn.Module) else None)
+    setup = prepare(resolved, dataset, splits, model if isinstance(model, nn.Module) else None, like)
     setup.notes += turned_off(recipe, resolved)
     setup.facts = _facts(dataset, splits)
     return setup
 
 
 def _opened(
-    source: str | Path, first: Recipe, name: str | None, layers: list[Layer], *, code: bool = False
+    source: str | Path,
+    first: Recipe,
+    name: str | None,
+    layers: list[Layer],
+    known: Dataset | None = None,
+    *,
+    code: bool = False,
 ) -> tuple[Dataset, Splits, Recipe]:
-    """The data as the recipe reads and cuts them, and the recipe for their kind."""
-    dataset = open_data(source, options_of(first))
+    """The data, unless they are `known`, as the recipe reads and cuts them, and the recipe for their kind."""
+    dataset = known or open_data(source, options_of(first))
     recipe = validate([*_named(name, dataset.kind), *layers], code=code)
-    splits = cut(dataset, validation=recipe.data.validation, test=recipe.data.test, seed=recipe.seed)
-    return dataset, splits, recipe
+    return dataset, cut_for(recipe, dataset), recipe
+
+
+def cut_for(recipe: Recipe, dataset: Dataset) -> Splits:
+    """The parts that a recipe cuts a data set into."""
+    data = recipe.data
+    return cut(dataset, validation=data.validation, test=data.test, seed=recipe.split_seed)
 
 
 def options_of(recipe: Recipe) -> DataOptions:
@@ -342,7 +365,8 @@ def environment(setup: Setup, source: str | None) -> dict[str, Any]:
     }
 
 
-def _default_path(data: str) -> Path:
+def default_path(data: str) -> Path:
+    """Where a run on these data is left if nobody says where: `runs/DATA-DATE-TIME`."""
     name = re.sub(r"[^\w.-]+", "-", data)
     path = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     return path if not path.exists() else path.with_name(f"{path.name}-{os.getpid()}")

@@ -9,11 +9,12 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from ..errors import ModelError, RavineError
+from ..generalize.penalties import Penalty
 from ..generalize.regularize import regularize
 from ..optim.schedules import Schedule
 from ..randomness import addressed
 from ..registry import lookup
-from . import averaged, feeds, metrics, models, noise, settings, tensorboard
+from . import averaged, feeds, metrics, models, noise, penalties, settings, tensorboard
 from .averaging import moving_average
 from .data.dataset import Dataset, PartName, Splits, Task, outputs_of
 from .feed import Feed
@@ -37,6 +38,7 @@ class Setup:
         objective: what is minimised.
         optimizer: with the recipe's settings.
         schedule: stepped once an optimizer step.
+        penalty: a term of the loss besides the objective; None where there is none.
         preprocessing: what turns raw items into model inputs; None for a caller's own batches.
         dataset: None for a caller's own batches.
         splits: None for a caller's own batches.
@@ -55,6 +57,7 @@ class Setup:
     objective: Objective
     optimizer: Optimizer
     schedule: Schedule
+    penalty: Penalty | None = None
     preprocessing: Preprocessing | None = None
     dataset: Dataset | None = None
     splits: Splits | None = None
@@ -107,7 +110,9 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def prepare(recipe: Recipe, dataset: Dataset, splits: Splits, model: nn.Module | None) -> Setup:
+def prepare(
+    recipe: Recipe, dataset: Dataset, splits: Splits, model: nn.Module | None, like: Setup | None = None
+) -> Setup:
     """Make a run from a data set.
 
     Args:
@@ -115,6 +120,7 @@ def prepare(recipe: Recipe, dataset: Dataset, splits: Splits, model: nn.Module |
         dataset: the data.
         splits: its parts.
         model: a caller's own network; None makes the recipe's.
+        like: another run on these data and parts, whose prepared items are shared if they are the same.
 
     Raises:
         RecipeError: no value is called as the monitored one.
@@ -122,13 +128,17 @@ def prepare(recipe: Recipe, dataset: Dataset, splits: Splits, model: nn.Module |
         RavineError: the device is missing, or the preprocessing cannot be fitted.
     """
     device = choose_device(recipe.device)
-    preprocessing = Preprocessing.fit(dataset, splits, recipe.data.preprocess, seed=recipe.seed)
+    if like is not None and like.preprocessing is not None and _same_items(like.recipe, recipe):
+        preprocessing, parts = like.preprocessing, feeds.reseeded(like.feeds, recipe.seed)
+    else:
+        preprocessing = Preprocessing.fit(dataset, splits, recipe.data.preprocess, seed=recipe.split_seed)
+        preprocessing.to(device)
+        parts = feeds.make(recipe, dataset, splits, preprocessing, device)
     outputs = outputs_of(dataset)
     if model is None:
         with addressed(recipe.seed, "model"):
             shape = preprocessing.output_shape
             model = models.make(recipe.model.name, shape, outputs, recipe.model.settings)
-    preprocessing.to(device)
     model.to(device)
     sample = preprocessing(_sample(recipe, dataset, splits).to(device))
     models.check(model, sample, outputs, dataset.task)
@@ -143,7 +153,7 @@ def prepare(recipe: Recipe, dataset: Dataset, splits: Splits, model: nn.Module |
         dataset.task,
         device,
         model,
-        feeds.make(recipe, dataset, splits, preprocessing, device),
+        parts,
         objective(dataset.task, recipe.loss, counts, device),
     )
     setup.notes += dataset.notes
@@ -151,6 +161,14 @@ def prepare(recipe: Recipe, dataset: Dataset, splits: Splits, model: nn.Module |
         setup.notes.append(f"{len(dataset.unreadable)} unreadable files were left out")
     setup.preprocessing, setup.dataset, setup.splits = preprocessing, dataset, splits
     return setup
+
+
+def _same_items(one: Recipe, other: Recipe) -> bool:
+    """Whether two runs on the same parts see the same items in batches of the same size."""
+    drawn = one.data.bootstrap and one.seed != other.seed
+    return not drawn and all(
+        getattr(one, key) == getattr(other, key) for key in ("data", "augment", "device", "split_seed")
+    )
 
 
 def assemble(
@@ -167,12 +185,13 @@ def assemble(
 
     Raises:
         RecipeError: no value is called as the monitored one; a schedule is longer than the training; the
-            optimizer needs a loss without noise, and there is some; `[predict]` has nothing to average.
+            optimizer needs a loss without noise, and there is some; `[predict]` has nothing to average;
+            there are no weights to penalize, or the optimizer lets none be bound.
         ModelError: there is nowhere to put a noise; the optimizer cannot train the network; a moving average
             was asked for, and the network cannot be copied.
         RavineError: TensorBoard was asked for and is not installed.
     """
-    notes = regularize(model, **recipe.regularize.model_dump())
+    notes = regularize(model, **recipe.regularize.noise)
     if "validation" not in parts and recipe.stop.monitor.startswith("validation."):
         notes.append("there is no validation part: the weights are chosen by train.loss")
         recipe = recipe.model_copy(update={"stop": recipe.stop.model_copy(update={"monitor": "train.loss"})})
@@ -189,6 +208,7 @@ def assemble(
         optimizer = settings.part("optimizer", recipe.optimizer.name)(trained, **recipe.optimizer.settings)
     except ValueError as error:  # its settings were tried before: what does not fit is the network
         raise ModelError(f"{recipe.optimizer.name} cannot train this network: {error}") from error
+    penalty = penalties.put(recipe.regularize, trained, optimizer)
     assert isinstance(recipe.stop.epochs, int)
     schedule = lookup("schedule", recipe.schedule.name)(
         optimizer,
@@ -202,7 +222,18 @@ def assemble(
         average = 0.0
     averaged = moving_average(model, average) if average else None
     return Setup(
-        recipe, task, device, model, averaged, parts, loss, optimizer, schedule, notes=notes, noise=found
+        recipe,
+        task,
+        device,
+        model,
+        averaged,
+        parts,
+        loss,
+        optimizer,
+        schedule,
+        penalty,
+        notes=notes,
+        noise=found,
     )
 
 

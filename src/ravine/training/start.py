@@ -6,6 +6,7 @@ from torch import Tensor
 from ..modes import evaluating
 from . import watch
 from .data.dataset import outputs_of
+from .evaluate import class_numbers
 from .objective import objective
 from .recipe import LossSection
 from .setup import Setup
@@ -20,9 +21,12 @@ def findings(setup: Setup, inputs: Tensor, targets: Tensor) -> list[watch.Notice
     Args:
         setup: the run.
         inputs: of the first training batch.
-        targets: likewise.
+        targets: likewise; a mixed item counts as one of the class with the greatest share, because shares
+            cannot be learnt by heart to a loss of 0.
     """
     model = setup.model
+    if setup.task == "classification":
+        targets = class_numbers(targets)
     loss_of = objective(setup.task, LossSection(), None, setup.device)
     with evaluating(model), torch.no_grad():
         outputs = model(inputs).float()

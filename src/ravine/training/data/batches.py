@@ -5,11 +5,12 @@ All three have the same face (`Batches`). The order of an epoch is one permutati
 resumes in the middle of an epoch.
 """
 
+import copy
 import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -33,6 +34,9 @@ class Batches(Protocol):
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches (inputs, targets) of an epoch, without the first `start` of them."""
+
+    def reseeded(self, seed: int) -> Self:
+        """The same items, shared, in the order of another seed."""
 
 
 @runtime_checkable
@@ -96,6 +100,12 @@ class TensorBatches:
 
     def __len__(self) -> int:
         return len(self._ends)
+
+    def reseeded(self, seed: int) -> Self:
+        """The same items, shared, in the order of another seed."""
+        made = copy.copy(self)
+        made.seed = seed
+        return made
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, without the first `start` of them."""
@@ -165,6 +175,12 @@ class StreamBatches:
     def __len__(self) -> int:
         return len(self._positions)
 
+    def reseeded(self, seed: int) -> Self:
+        """The same files in the order of another seed."""
+        made = copy.copy(self)
+        made._positions = self._positions.reseeded(seed)
+        return made
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, without the first `start` of them, which are not decoded."""
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="ravine-decode")
@@ -229,6 +245,12 @@ class TextBatches:
 
     def __len__(self) -> int:
         return len(self._ends) + (1 if self._rest else 0)
+
+    def reseeded(self, seed: int) -> Self:
+        """The same text, cut and ordered by another seed."""
+        made = copy.copy(self)
+        made.seed = seed
+        return made
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, without the first `start` of them."""
