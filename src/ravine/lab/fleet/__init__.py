@@ -1,0 +1,1 @@
+"""The fleet: many models trained as one (T15)."""

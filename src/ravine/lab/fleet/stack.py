@@ -1,0 +1,72 @@
+"""Networks of one shape as one: every tensor with a leading axis of members."""
+
+import copy
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from .batching import Batching
+from .rates import by_member
+
+
+class Stack:
+    """K networks of one shape, run as one.
+
+    The networks stay what they are: their parameters and buffers become views into the stack, so that each
+    sees every step. Dropout rates may differ; each member draws noise of its own.
+
+    Attributes:
+        trained: parameters that take gradients, by name: leaves of shape (K, *shape).
+        others: frozen parameters and buffers, by name, likewise.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        """`networks`: of one class, with tensors of the same names, shapes and types."""
+        self._template, rates = by_member(networks)
+        named = [_tensors(network) for network in networks]
+        self.trained: dict[str, Tensor] = {}
+        self.others: dict[str, Tensor] = dict(rates)
+        for name, first in named[0].items():
+            together = torch.stack([tensors[name].detach() for tensors in named])
+            # Assigning `data` leaves a parameter the object that optimizers and hooks know.
+            for tensors, own in zip(named, together.unbind(), strict=True):
+                tensors[name].data = own
+            if first.requires_grad:
+                self.trained[name] = together.requires_grad_()
+            else:
+                self.others[name] = together
+
+    def __call__(self, inputs: Tensor, *, training: bool, shared: bool = False) -> Tensor:
+        """The members' outputs, (K, N, ...).
+
+        Args:
+            inputs: (K, N, ...): each member's own; or (N, ...) for all, where `shared`.
+            training: noise and batch statistics, and running statistics follow; or evaluation.
+            shared: whether all members see the same inputs.
+        """
+        self._template.train(training)
+        forward = vmap(self._one, in_dims=(0, 0, None if shared else 0), randomness="different")
+        outputs: Tensor = forward(self.trained, self.others, inputs)
+        return outputs
+
+    def _one(self, trained: dict[str, Tensor], others: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        with Batching():
+            outputs: Tensor = functional_call(self._template, {**trained, **others}, (inputs,))
+        return outputs
+
+
+def _tensors(network: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name; what is shared within the network once."""
+    return dict(_named(network))
+
+
+def _named(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from network.named_parameters()
+    yield from network.named_buffers()
+
+
+def detached(network: nn.Module) -> nn.Module:
+    """A copy with memory of its own: what leaves a stack."""
+    return copy.deepcopy(network)
