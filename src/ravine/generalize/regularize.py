@@ -10,7 +10,8 @@ from ..errors import ModelError
 from .noise import DropConnect, Dropout, FeatureDropout, NoisyPart, StochasticDepth, linear_rates
 from .noise.part import check_rate
 from .noise.stochastic_depth import Mode
-from .residual import branch_ends, called_modules
+from .residual import branch_ends
+from .tracing import called_modules
 
 # Under which name a part is kept in the module whose input or output it changes.
 _BEFORE, _AFTER = "noise_before", "noise_after"

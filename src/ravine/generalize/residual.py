@@ -1,19 +1,17 @@
-"""What tracing tells of anyone's network: how its modules run, and where its residual branches end."""
+"""Where the residual branches of anyone's network end, as its trace tells."""
 
-import copy
-import inspect
 import operator
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from ..errors import ModelError
-from .noise import DropConnect, Dropout, FeatureDropout, NoisyPart, SampledBatchNorm
+from .noise import DropConnect, Dropout, FeatureDropout, SampledBatchNorm
+from .tracing import MAKERS, Tracer, is_drop_path, trace
 
 # torch's layers whose code does not trace, with the modules before the dropouts that end their branches.
 _KNOWN: dict[type, tuple[str, ...]] = {
@@ -57,11 +55,9 @@ _LAYER_FUNCTIONS = {
     *(f"conv_transpose{axes}d" for axes in (1, 2, 3)),
     *("matmul", "mm", "bmm", "einsum", "scaled_dot_product_attention"),
 }
-# What takes sizes, which a trace would not let them take.
-_MAKERS = (torch.arange, torch.zeros, torch.ones, torch.full, torch.empty, torch.rand, torch.randn)
 # What the answers of these are made of is a shape, not a value.
 _SHAPES = {
-    *(maker.__name__ for maker in _MAKERS),
+    *(maker.__name__ for maker in MAKERS),
     *("size", "dim", "numel", "len", "new_empty", "new_zeros", "new_ones", "new_full"),
     *("empty_like", "zeros_like", "ones_like", "full_like", "rand_like", "randn_like"),
 }
@@ -81,17 +77,6 @@ class BranchEnd(NamedTuple):
 
     name: str
     by_item: bool
-
-
-def called_modules(model: nn.Module) -> list[str]:
-    """The names of the modules that the forward pass calls, in the order in which it first does.
-
-    What is inside of a module of torch's own follows it in the order of registration.
-
-    Raises:
-        ModelError: the network cannot be traced symbolically.
-    """
-    return list(dict.fromkeys(_trace(model).called))
 
 
 def branch_ends(model: nn.Module) -> list[BranchEnd]:
@@ -122,84 +107,16 @@ def branch_ends(model: nn.Module) -> list[BranchEnd]:
         ModelError: the network cannot be traced symbolically; a branch has no module that may be hooked, or
             has stochastic depth of the network's own; a sum may or may not be a residual connection.
     """
-    ends = list(_Branches(_trace(model), dict(model.named_modules())).ends())
+    ends = list(_Branches(trace(model), dict(model.named_modules())).ends())
     # torch's attention and recurrent layers of that layout say where the items are in all of the network.
     items_first = all(getattr(module, "batch_first", True) for module in model.modules())
     return [BranchEnd(end.name, end.by_item and items_first) for end in ends]
 
 
-class _Tracer(fx.Tracer):
-    """Keeps who is called, and who gives what.
-
-    Attributes:
-        called: the names of the modules, once a call; after a leaf, of what is inside of it.
-        givers: the names of the modules that return a value or a tuple that begins with it, the inner first.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(autowrap_functions=_MAKERS)
-        self._autowrap_search.append(torch)
-        self.called: list[str] = []
-        self.givers: dict[fx.Node, list[str]] = defaultdict(list)
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Noise, whatever is in it, and what runs torch's own code."""
-        own = str(getattr(m.forward, "__module__", ""))
-        of_torch = own.startswith(("torch.nn.", "torch.ao.nn.")) and not isinstance(m, nn.Sequential)
-        return of_torch or isinstance(m, NoisyPart) or _is_drop_path(m)
-
-    def call_module(
-        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        name = self.path_of_module(m)
-        self.called.append(name)
-        if self.is_leaf_module(m, name):
-            self.called += _inside(m, name)
-        given = super().call_module(m, forward, args, kwargs)
-        first = given[0] if isinstance(given, tuple | list) and given else given
-        # What only hands on what it took gives nothing.
-        if isinstance(first, fx.Proxy) and not any(first is taken for taken in (*args, *kwargs.values())):
-            self.givers[first.node].append(name)
-        return given
-
-
-def _trace(model: nn.Module) -> _Tracer:
-    tracer = _Tracer()
-    try:
-        # A copy without its parameters: tracing leaves proxies in what a network keeps, and runs what it does
-        # to its buffers. Hooks, ours among them, may keep what they see elsewhere.
-        shared = (value for module in model.modules() for value in vars(module).values())
-        tensors = [*model.parameters(), *(value for value in shared if isinstance(value, torch.Tensor))]
-        twin = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors}).train()
-        for module in twin.modules():
-            module._forward_pre_hooks.clear()
-            module._forward_hooks.clear()
-        if tracer.is_leaf_module(twin, ""):
-            tracer.called = ["", *_inside(twin, "")]
-            tracer.graph = fx.Graph()
-            tracer.graph.call_module("", (tracer.graph.placeholder("input"),))
-            return tracer
-        defaults = {
-            name: parameter.default
-            for name, parameter in inspect.signature(type(twin).forward).parameters.items()
-            if parameter.default is None or isinstance(parameter.default, bool | int | float | str)
-        }
-        tracer.trace(twin, defaults)
-    except Exception as error:
-        raise ModelError(
-            f"the network cannot be traced, so its residual branches are not found: {error}"
-        ) from error
-    return tracer
-
-
-def _inside(module: nn.Module, name: str) -> list[str]:
-    return [f"{name}.{inner}".lstrip(".") for inner, _ in module.named_modules() if inner]
-
-
 class _Branches:
     """The residual branches of a traced network. Sets of nodes are whole numbers with a bit for each node."""
 
-    def __init__(self, traced: _Tracer, modules: dict[str, nn.Module]) -> None:
+    def __init__(self, traced: Tracer, modules: dict[str, nn.Module]) -> None:
         self.nodes = list(traced.graph.nodes)
         self.modules = modules
         self.givers = traced.givers
@@ -404,7 +321,7 @@ class _Branches:
         module = self._module(node)
         if module is None:
             return _function(node) in _DRAWS or getattr(node.target, "__name__", "") in _DRAWS
-        return _is_drop_path(module) and _rate(module) != 0
+        return is_drop_path(module) and _rate(module) != 0
 
     def _module(self, node: fx.Node) -> nn.Module | None:
         return self.modules[str(node.target)] if node.op == "call_module" else None
@@ -451,11 +368,6 @@ def _owner(node: fx.Node) -> str:
     """The name of the module in whose code a node is."""
     stack = node.meta.get("nn_module_stack")
     return str(next(reversed(stack.values()))[0]) if stack else "the network"
-
-
-def _is_drop_path(module: nn.Module) -> bool:
-    """Whether it is what libraries call DropPath or StochasticDepth."""
-    return type(module).__name__.endswith(("DropPath", "StochasticDepth"))
 
 
 def _rate(module: nn.Module) -> float | None:
