@@ -30,6 +30,18 @@ def test_each_row_begins_with_the_image_itself():
         assert all(torch.equal(copy, row[0]) or torch.equal(copy, row[0].flip(2)) for copy in row[1:])
 
 
+def test_mixed_images_are_mixed_among_themselves():
+    setup = runs.make_setup(None, "digits", settings=[SMALL, {"augment": ["mixup"]}])
+    images = sheet(setup)["augmented.images"].double()
+    own, mixed = images[:, 0].flatten(1), images[:, 1].flatten(1)
+    # Each is a point on the line from the image itself to one of the others.
+    for row, seen in enumerate(mixed):
+        ways = own - own[row]
+        shares = ((seen - own[row]) * ways).sum(1) / ways.square().sum(1).clamp(min=1)
+        off = (own[row] + shares[:, None] * ways - seen).abs().amax(1)
+        assert off.min() <= 1.0  # bytes are rounded, and with them the share that is found here
+
+
 def test_a_run_folder_keeps_it_only_where_something_is_augmented(tmp_path):
     runs.train(None, "digits", settings=[SMALL, {"augment": ["flip"]}], out=tmp_path / "flipped")
     runs.train(None, "digits", settings=[SMALL, {"augment": []}], out=tmp_path / "plain")

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from ..generalize.augment import Draws
 from .setup import Setup
 
 IMAGES, EPOCHS = 6, 6
@@ -15,20 +14,23 @@ def sheet(setup: Setup) -> dict[str, Tensor]:
     The images are the first of as many classes as there are, at most 6; without classes the first 6. What
     epoch e shows is drawn by the same addresses as in the training itself.
 
+    Mixed images have their partners among those of the sheet.
+
     Returns:
         "augmented.images": bytes (R, 1 + E, C, H, W), each image itself and its changed copies of E epochs;
         "augmented.targets": int64 (R,), class numbers, where there are classes. Nothing where nothing is
         augmented.
     """
     feed, dataset, splits = setup.feeds["train"], setup.dataset, setup.splits
-    if feed.augment is None or dataset is None or splits is None:
+    if not feed.augments or dataset is None or splits is None:
         return {}
     classes = dataset.targets if dataset.task == "classification" else None
     items = _chosen(splits.train, classes)
-    raw = dataset.fetch(items)
-    seen = [feed.augment(raw, Draws(feed.seed, epoch, items)) for epoch in range(EPOCHS)]
-    kept = {"augmented.images": torch.stack([_bytes(raw), *map(_bytes, seen)], 1)}
-    return kept if classes is None else kept | {"augmented.targets": classes[items]}
+    raw, targets = dataset.fetch(items), dataset.targets[items]
+    seen = [feed.augmented(raw, targets, epoch, items)[0] for epoch in range(EPOCHS)]
+    images = torch.stack([raw, *(each.round().to(torch.uint8) for each in seen)], 1)
+    kept = {"augmented.images": images}
+    return kept if classes is None else kept | {"augmented.targets": targets}
 
 
 def _chosen(items: Tensor, targets: Tensor | None) -> Tensor:
@@ -38,7 +40,3 @@ def _chosen(items: Tensor, targets: Tensor | None) -> Tensor:
     answers = targets[items]
     first = [int((answers == answer).nonzero()[0]) for answer in answers.unique()[:IMAGES]]
     return items[first]
-
-
-def _bytes(images: Tensor) -> Tensor:
-    return images if images.dtype == torch.uint8 else images.mul(255.0).round_().to(torch.uint8)

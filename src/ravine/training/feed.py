@@ -54,28 +54,39 @@ class Feed:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch after the first `start`, ready for the model."""
-        augmented = self.augment is not None or self.mix is not None
-        if self.preprocessing is None and not augmented and self.device.type == "cpu":
+        if self.preprocessing is None and not self.augments and self.device.type == "cpu":
             return self.batches.epoch(epoch, start)  # nothing to do: no cost a batch either
-        return self._ready(epoch, start, augmented)
+        return self._ready(epoch, start)
 
-    def _ready(self, epoch: int, start: int, augmented: bool) -> Iterator[Batch]:
+    def _ready(self, epoch: int, start: int) -> Iterator[Batch]:
         numbers: Iterator[Tensor] = iter(())
-        if augmented:
+        if self.augments:
             assert isinstance(self.batches, NumberedBatches)
             numbers = self.batches.item_numbers(epoch, start)
         for inputs, targets in self.batches.epoch(epoch, start):
             inputs = inputs.to(self.device, non_blocking=True)
             targets = targets.to(self.device, non_blocking=True)
-            if augmented:
-                draws = Draws(self.seed, epoch, next(numbers).to(self.device))
-                inputs, targets = self._augmented(inputs, targets, draws)
+            if self.augments:
+                inputs, targets = self.augmented(inputs, targets, epoch, next(numbers).to(self.device))
             if self.preprocessing is not None:
                 inputs = self.preprocessing(inputs)
             yield inputs, targets
 
-    def _augmented(self, inputs: Tensor, targets: Tensor, draws: Draws) -> Batch:
-        raw = inputs.dtype
+    @property
+    def augments(self) -> bool:
+        """Whether items are changed at random."""
+        return self.augment is not None or self.mix is not None
+
+    def augmented(self, inputs: Tensor, targets: Tensor, epoch: int, numbers: Tensor) -> Batch:
+        """Raw items as an epoch changes them, still in 0..255, and their targets: shares, where mixed.
+
+        Args:
+            inputs: raw items (N, ...).
+            targets: of these items.
+            epoch: from 0.
+            numbers: of the items, int64 (N,).
+        """
+        raw, draws = inputs.dtype, Draws(self.seed, epoch, numbers)
         if self.augment is not None:
             inputs = self.augment(inputs, draws)
         if self.mix is not None:
