@@ -24,6 +24,6 @@ _HOMES = {"train": ".api", "resume": ".api", "load": ".api", "load_predictor": "
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name], __name__), name)
-    if name in ("lab", "optim", "show", "training"):
+    if name in ("generalize", "lab", "optim", "show", "training"):
         return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

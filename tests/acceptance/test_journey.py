@@ -167,3 +167,18 @@ def test_the_range_test_suggests_and_draws(ravine, tmp_path, monkeypatch):
     elsewhere = ravine("lr", "wine", "--set", "optimizer.name=sgd", "--out", "a/b.html")
     assert elsewhere.out.startswith("mlp on wine with sgd\n")
     assert (tmp_path / "a" / "b.html").is_file()
+
+
+def test_each_regularizer_is_left_out_in_turn(ravine, tmp_path):
+    run = tmp_path / "run"
+    quick = ("--set", "stop.epochs=2", "--set", "model.width=16", "--set", "optimizer.weight_decay=0")
+    assert ravine("train", "wine", *quick, "--set", "model.dropout=0.2", "--out", run).code == 0
+    done = ravine("ablate", run)
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert lines[0] == "without model.dropout = 0.2 (1 of 1)"
+    assert lines[-2].startswith("model.dropout = 0.2: ") and lines[-1] == f"report  {run / 'report.html'}"
+    assert "What each regularizer is worth" in (run / "report.html").read_text()
+    assert (run / "without" / "model.dropout" / "report.html").is_file()
+    plain = ravine("ablate", run / "without" / "model.dropout")
+    assert plain.code == 2 and "no regularizer to leave out" in plain.err

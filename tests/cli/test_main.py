@@ -13,7 +13,7 @@ from ravine import __version__
 from ravine.cli import main
 
 PROGRAM = str(Path(sys.executable).with_name("ravine"))
-COMMANDS = ("train", "predict", "export", "inspect", "lr", "recipe", "report", "bench")
+COMMANDS = ("train", "predict", "export", "inspect", "lr", "recipe", "report", "ensemble", "bench")
 
 
 def said(*arguments, **options):

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from ravine.errors import RecipeError, RunError
+from ravine.lab import Fleet
 from ravine.lab.fleet import fleet as module
 from ravine.lab.fleet.choice import Choice
-from ravine.lab.fleet.fleet import Fleet
 from ravine.lab.fleet.rates import DropoutByMember
 from ravine.training import run as runs
 from ravine.training.signals import StopNow

@@ -74,7 +74,7 @@ def test_the_page_on_full_batches_runs(place, capsys):
 
 
 def test_the_page_on_regularization_runs(place, capsys):
-    assert run_page("regularization.md", place, capsys) == {"module": 0, "python": 6, "text": 6, "command": 7}
+    assert run_page("regularization.md", place, capsys) == {"module": 0, "python": 6, "text": 6, "command": 9}
 
 
 def test_the_rule_of_the_page_is_the_papers(place, capsys):

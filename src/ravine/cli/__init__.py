@@ -15,7 +15,7 @@ import typer
 from .. import __version__
 from ..errors import Interrupted, RavineError
 from ..memory import memory_told
-from . import bench, export, inspect, lr, predict, recipe, report, train
+from . import ablate, bench, ensemble, export, inspect, lr, predict, recipe, report, train
 
 app = typer.Typer(
     name="ravine",
@@ -34,6 +34,8 @@ for command in (
     lr.lr,
     recipe.recipe,
     report.report,
+    ablate.ablate,
+    ensemble.ensemble,
     bench.bench,
 ):
     app.command()(command)

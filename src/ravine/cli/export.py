@@ -20,6 +20,7 @@ def export(
 
     Preprocessing is part of it. Its outputs are compared with those of predict before it counts.
     """
+    from ..training.ensemble import fitted_preprocessing
     from ..training.examples import example_items
     from ..training.export import export as write
     from ..training.load import context_of, load_predictor
@@ -27,9 +28,8 @@ def export(
 
     predictor = load_predictor(run, trust=trust)
     make_place(file)
-    preprocessing = predictor.preprocessing
-    example = example_items(preprocessing, CHECKED, context_of(run))
-    done = write(predictor, example, file, preprocessing.spec)
+    example = example_items(fitted_preprocessing(predictor), CHECKED, context_of(run))
+    done = write(predictor, example, file, predictor.preprocessing.spec)
     typer.echo(f"{file}  {done['bytes'] / 1e6:,.2f} MB")
     for side in ("input", "output"):
         typer.echo(f"{side:<7}({', '.join(map(str, done[side]))})")

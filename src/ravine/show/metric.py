@@ -107,6 +107,25 @@ def interval_of(scores: Mapping[str, Any], name: str) -> tuple[float, float] | N
     return float(ends[0]), float(ends[1])
 
 
+def gain_text(metric: Metric, gained: Mapping[str, Any]) -> str:
+    """What was gained, with its interval: better is positive, whichever way the metric is better.
+
+    Args:
+        metric: of which.
+        gained: differences by name, and their intervals.
+    """
+    value, ends = gained.get(metric.name), interval_of(gained, metric.name)
+    if not isinstance(value, int | float):
+        return "–"
+    if not metric.higher_is_better:
+        value, ends = 0.0 - value, ends and (0.0 - ends[1], 0.0 - ends[0])  # no gain is no "-0"
+    if not metric.percent:
+        told = f"{value:+.3g} {metric.title}"
+        return told if ends is None else f"{told} ({ends[0]:+.3g} to {ends[1]:+.3g})"
+    told = f"{100 * value:+.1f} points"
+    return told if ends is None else f"{told} ({100 * ends[0]:+.1f} to {100 * ends[1]:+.1f})"
+
+
 def interval_text(metric: Metric, ends: tuple[float, float]) -> str:
     """An interval in words: "96.4% to 99.2%"."""
     return f"{metric.text(ends[0])} to {metric.text(ends[1])}"

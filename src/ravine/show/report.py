@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import figures
+from .ablation import ablation
 from .augmented import augmented
+from .ensemble import ensemble
 from .figures.pictures import mistakes
 from .overfitting_text import overfitting
 from .page import caption_block, escape, figure_block, write_page
@@ -32,7 +34,9 @@ def write_report(run_folder: Path) -> Path:
         for part in (
             header(run),
             noticed(run),
+            ensemble(run),
             _section("How it learned", _LEARNING, run),
+            ablation(run),
             augmented(run),
             _section("How it stepped", _STEPPING, run),
             _section("How well it predicts", _PREDICTING, run, before=scores(run)),
@@ -70,7 +74,8 @@ _LEARNING = (
     _Drawing(
         figures.gap,
         "Validation loss minus training loss. Near zero there is room for a larger model; "
-        "where it grows, for regularization or more data.",
+        "where it grows, for regularization or more data. What each regularizer does to it: "
+        "<code>ravine ablate</code>.",
     ),
 )
 _STEPPING = (

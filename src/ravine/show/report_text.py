@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from .ensemble import how_made
 from .metric import Metric, count, duration, interval_of, interval_text, metric_named, significant
 from .page import caption_block, escape
 from .run import Run
@@ -115,6 +116,8 @@ def _story(run: Run) -> str:
     result = run.result
     if not run.finished:
         return ""
+    if "ensemble" in result:
+        return escape(how_made(run))
     epochs, best = result.get("epochs"), result.get("best_epoch")
     story = f"Trained {epochs} epoch{'' if epochs == 1 else 's'}"
     if result.get("steps"):

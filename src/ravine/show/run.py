@@ -35,6 +35,8 @@ class Run:
         planned_rates: `schedule.json`: `step` and `lr`; empty where there is none.
         local_models: the training loss around the "first" and the "best" weights (`local_model.*.json`),
             as far as it was recorded.
+        ablation: `ablation.json`: the run's scores again without each of its regularizers; empty where that
+            was not asked for.
         result: `result.json`; empty for a run that has not finished.
     """
 
@@ -46,6 +48,7 @@ class Run:
     result: Mapping[str, Any]
     planned_rates: Mapping[str, Any] = field(default_factory=dict)
     local_models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    ablation: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:
@@ -198,6 +201,7 @@ def read_run(folder: Path | str) -> Run:
         local_models={
             which: model for which in LOCAL_MODELS if (model := _table(folder / f"local_model.{which}.json"))
         },
+        ablation=_table(folder / "ablation.json"),
     )
 
 

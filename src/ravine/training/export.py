@@ -59,7 +59,7 @@ def export(predictor: Predictor, example: Tensor, path: Path, spec: Mapping[str,
     if path.suffix.lower() not in writers:
         hint = nearest(path.suffix.lower(), writers)
         raise RavineError(f"cannot export to {path.name!r}: name it .pt2 (torch.export) or .onnx{hint}")
-    if isinstance(predictor.model, OverSamples):
+    if any(isinstance(module, OverSamples) for module in predictor.modules()):
         raise ModelError(
             "predict.average = 'samples' draws noise anew, which a file cannot do: export a run with another "
             "predict.average"

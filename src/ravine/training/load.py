@@ -7,7 +7,7 @@ from torch import nn
 from ..errors import RunError
 from ..generalize.regularize import regularize
 from ..randomness import addressed
-from . import models
+from . import ensemble, models
 from .averaged import for_prediction
 from .feeds import CONTEXT
 from .predict import Predictor
@@ -21,18 +21,23 @@ from .trust import refuse_code
 def load(run: str | Path, model: nn.Module | None = None, *, trust: bool = False) -> nn.Module:
     """The trained network of a run with its best weights, in evaluation mode: a plain `nn.Module`.
 
-    It takes preprocessed inputs; `load_predictor` gives the whole way from raw items to probabilities.
+    It takes preprocessed inputs; `load_predictor` gives the whole way from raw items to probabilities. An
+    ensemble's takes raw items, as its members prepare them themselves, and gives logarithms of their mean
+    probabilities, or their mean values.
 
     Args:
-        run: the run folder.
+        run: the run folder, or an ensemble's.
         model: a network of the same shape, where the run was given one as an object.
         trust: the run's recipe may name the network by `module:name`, which runs that code.
 
     Raises:
-        RunError: no run there, no weights yet, or the run's network was an object and none is given.
+        RunError: no run there, no weights yet, or the run's network was an object and none is given; a
+            network is given for an ensemble.
         TrustError: the network is code that is not trusted.
         ModelError: it cannot be made.
     """
+    if model is None and ensemble.is_ensemble(Path(run)):
+        return load_predictor(run, trust=trust).model
     folder = RunFolder.open(Path(run))
     if model is None:
         model = _made(folder, trust)
@@ -48,13 +53,17 @@ def load_predictor(run: str | Path, *, trust: bool = False) -> Predictor:
     """The whole way from raw items to probabilities or values, as `ravine predict` goes it.
 
     Args:
-        run: the run folder.
+        run: the run folder, or an ensemble's.
         trust: as for `load`.
 
     Raises:
         TrustError, ModelError: as `load`.
         RunError: as `load`; or the run was trained on batches from Python, whose preparation is unknown.
     """
+    if ensemble.is_ensemble(Path(run)):
+        record = ensemble.read_record(Path(run))
+        members = [load_predictor(Path(run) / member.folder, trust=trust) for member in record.members]
+        return ensemble.together(members, [member.weight for member in record.members])
     folder = RunFolder.open(Path(run))
     if not (folder.path / "preprocessing.json").is_file():
         raise RunError(f"{run} was trained on batches from Python: how raw items become inputs is not known")
@@ -64,12 +73,14 @@ def load_predictor(run: str | Path, *, trust: bool = False) -> Predictor:
 
 
 def context_of(run: str | Path) -> int:
-    """How many characters the language model of a run looks at.
+    """How many characters the language model of a run looks at; those of an ensemble look at the same number.
 
     Raises:
         RunError: there is no run.
         RecipeError: its recipe is damaged.
     """
+    if ensemble.is_ensemble(Path(run)):
+        return context_of(Path(run) / ensemble.read_record(Path(run)).members[0].folder)
     return int(_recipe(RunFolder.open(Path(run))).model.settings.get("context", CONTEXT))
 
 
@@ -90,5 +101,5 @@ def _made(folder: RunFolder, trust: bool) -> nn.Module:
     outputs = 1 if preprocessing.task == "regression" else len(preprocessing.spec["classes"])
     with addressed(recipe.seed, "model"):
         made = models.make(recipe.model.name, preprocessing.output_shape, outputs, recipe.model.settings)
-    regularize(made, **recipe.regularize.model_dump())
+    regularize(made, **recipe.regularize.noise)
     return made

@@ -13,6 +13,9 @@ from torch import Tensor
 from .. import files
 from ..errors import RunError
 
+ENSEMBLE, MEMBERS = "ensemble.json", "members"
+"""Of a folder with several runs together: what says so, and where they are."""
+
 
 class RunFolder:
     """The files of one run, and how they are written.
@@ -58,9 +61,11 @@ class RunFolder:
         """An existing run.
 
         Raises:
-            RunError: there is no run at `path`.
+            RunError: there is no run at `path`, or several together.
         """
         if not (path / "recipe.toml").is_file():
+            if (path / ENSEMBLE).is_file():
+                raise RunError(f"{path} is an ensemble, not one run: its members are in {path / MEMBERS}")
             reason = (
                 "holds no recipe.toml"
                 if path.is_dir()
