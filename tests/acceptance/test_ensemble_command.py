@@ -114,3 +114,20 @@ def test_what_takes_one_run_refuses_it(ravine, members, tmp_path):
     assert alone.code == 2 and "two runs or more" in alone.err
     wrong = ravine("ensemble", *members, "--how", "stew")
     assert wrong.code == 2 and "soup" in wrong.err
+
+
+def test_an_ensemble_is_trained_predicts_and_is_exported(ravine, tmp_path):
+    out = tmp_path / "out"
+    quick = ("--set", "stop.epochs=2", "--set", "model.width=8")
+    done = ravine("ensemble", "wine", "--members", 3, "--vary", "lr=0.01,0.003", *quick, "--out", out)
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert "members stacked" in lines[0] or "members in turn" in lines[0]
+    assert any(line.startswith("gained on the mean member: ") for line in lines)
+    assert lines[-1] == f"report  {out / 'report.html'}"
+    assert ravine("export", out, "--format", "pt2", "--out", tmp_path / "all.pt2").code == 0
+    assert not (tmp_path / "out.training").exists()
+    mixed = ravine("ensemble", out / "members" / "00", out / "members" / "01", "--members", 2)
+    assert mixed.code == 2 and "taken as they are" in mixed.err
+    of_data = ravine("ensemble", out / "members" / "00", out / "members" / "01", "--how", "bagging")
+    assert of_data.code == 2 and "trains on one DATA" in of_data.err

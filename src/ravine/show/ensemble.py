@@ -88,8 +88,12 @@ def lines(run: Run) -> list[str]:
     return lines
 
 
+# An average and a soup are one network, made of the members' weights.
+ONE_NETWORK = ("soup", "average")
+
+
 def _kind(told: Mapping[str, Any]) -> str:
-    return "Soup" if told["how"] == "soup" else "Ensemble"
+    return "Mean network" if told["how"] in ONE_NETWORK else "Ensemble"
 
 
 def _name(member: Mapping[str, Any]) -> str:
@@ -100,7 +104,7 @@ def _cost(told: Mapping[str, Any]) -> str:
     seconds = told["seconds"]
     times = seconds["all"] / seconds["one"] if seconds["one"] else float("nan")
     spent = f"All training took {duration(seconds['all'])}, {times:.3g} times that of one member"
-    at_test = sum(member["weight"] > 0 for member in told["members"]) if told["how"] != "soup" else 1
+    at_test = sum(member["weight"] > 0 for member in told["members"]) if told["how"] not in ONE_NETWORK else 1
     return f"{spent}; a prediction costs {at_test} network{'' if at_test == 1 else 's'}."
 
 

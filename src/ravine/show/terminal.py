@@ -2,11 +2,13 @@
 
 import atexit
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from rich import progress as bars
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
@@ -277,6 +279,24 @@ class LiveTable(_Teller):
             done = round(room * min(1.0, number(state, "step") / steps))
             line = Text("  ").append("━" * done, "cyan").append("─" * (room - done), "dim") + line
         return line
+
+
+@contextmanager
+def work(console: Console, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for work that is no single training: call what is given with how much is done, and of how much.
+
+    Args:
+        console: a terminal shows the bar until the work ends; a file or a pipe gets nothing.
+        unit: what is counted, for example "epochs".
+    """
+    columns = (
+        bars.BarColumn(bar_width=32, style="dim", complete_style="cyan", finished_style="cyan"),
+        bars.TextColumn("{task.completed}/{task.total} " + unit, style="dim"),
+        bars.TimeRemainingColumn(),
+    )
+    with bars.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, planned: bar.update(task, completed=done, total=planned)
 
 
 def kept_rows(rows: int, best: int | None, limit: int) -> list[int]:

@@ -123,7 +123,7 @@ class Loop:
             NotFiniteError: a loss, gradient or weight went bad; the weights from before it are kept.
             RunError: the disk is full or gone; the checkpoint before is whole.
         """
-        stop, state = self.setup.recipe.stop, self.state
+        state = self.state
         if self.setup.recipe.log.tensorboard:
             self.board = Board(self.folder.path, state.step + 1)
         try:
@@ -148,6 +148,11 @@ class Loop:
             if self.board is not None:
                 self.board.close()
         self.save()
+        return self.why()
+
+    def why(self) -> str:
+        """Why training came to its end."""
+        stop, state = self.setup.recipe.stop, self.state
         if state.ended:
             return state.ended
         if state.epoch == stop.epochs:

@@ -83,7 +83,7 @@ def train(
     source = str(data) if isinstance(data, str | Path) else None
     with memory_told():
         setup = make_setup(model, data, recipe, settings=settings, trust=trust)
-        folder = _new_folder(Path(out) if out else default_path(setup.facts["data"]), setup, source)
+        folder = new_folder(Path(out) if out else default_path(setup.facts["data"]), setup, source)
         with folder.locked(), StopRequest() as stop:
             return _go_on(Loop(setup, folder, progress, stop), began, fresh=True)
 
@@ -334,7 +334,7 @@ def _planned_rates(setup: Setup, points: int = 500) -> dict[str, list[float]]:
     return {"step": list(steps), "lr": [rate * setup.schedule.factor(step) for step in steps]}
 
 
-def _new_folder(path: Path, setup: Setup, source: str | None) -> RunFolder:
+def new_folder(path: Path, setup: Setup, source: str | None) -> RunFolder:
     """Make the run folder with all that is known before training; it appears whole or not at all."""
     with RunFolder.making(path) as folder:
         folder.write_text("recipe.toml", recipe_text.to_toml(setup.recipe))

@@ -1,5 +1,6 @@
-"""Finished runs together (T15): all of them, those that are best together, or their mean weights."""
+"""Ensembles (T15-T17): finished runs together, or members trained for it."""
 
 from .assembling import assemble, assemble_selected, assemble_soup
+from .training import train_ensemble
 
-__all__ = ["assemble", "assemble_selected", "assemble_soup"]
+__all__ = ["assemble", "assemble_selected", "assemble_soup", "train_ensemble"]

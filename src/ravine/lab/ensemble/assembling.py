@@ -78,10 +78,14 @@ def assemble_soup(
     members: Sequence[str | Path],
     out: str | Path | None = None,
     *,
+    how: str = "soup",
     names: Sequence[str] | None = None,
+    seconds: float | None = None,
     trust: bool = False,
 ) -> Path:
     """One network with the mean weights of runs of one architecture (`soups`), as an ensemble of that one.
+
+    A "soup" takes those that make it no worse on the validation part, an "average" all of them.
 
     Raises:
         RunError: as `assemble_selected`; the data are not there any more, or were prepared differently.
@@ -89,12 +93,12 @@ def assemble_soup(
     """
     _refuse_existing(out)
     pool = open_pool(members, names=names, trust=trust)
-    made = cook(pool, trust=trust)
+    made = cook(pool, everything=how == "average", trust=trust)
     found = {}
     for part, outputs in made.outputs.items():
         alone = answers_of(pool, part, torch.full((len(members),), 1 / len(members)))
         found[part] = Answers(pool.task, outputs, alone.members, alone.guesses)
-    return write(pool, out, "soup", made.shares, found, made=made)
+    return write(pool, out, how, made.shares, found, made=made, seconds=seconds)
 
 
 def _refuse_existing(out: str | Path | None) -> None:

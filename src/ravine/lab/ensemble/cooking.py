@@ -36,13 +36,14 @@ class Cooked:
     outputs: dict[PartName, Outputs]
 
 
-def cook(pool: Pool, *, trust: bool = False) -> Cooked:
+def cook(pool: Pool, *, everything: bool = False, trust: bool = False) -> Cooked:
     """Average the runs that do not make it worse on the validation part, from the best one on.
 
     Each soup's statistics of batch normalization are taken anew over one epoch of the training part.
 
     Args:
         pool: of one architecture, prepared alike.
+        everything: average all of them, whatever comes of it.
         trust: as for `open_pool`.
 
     Raises:
@@ -70,7 +71,7 @@ def cook(pool: Pool, *, trust: bool = False) -> Cooked:
         outputs = taste(taken)
         return rank(pool.task, metrics.evaluate_outputs(pool.task, outputs.outputs, outputs.targets))
 
-    taken = greedy(ranked, len(states))
+    taken = list(range(len(states))) if everything else greedy(ranked, len(states))
     outputs: dict[PartName, Outputs] = {"validation": taste(taken), "test": taste(taken, "test")}
     shares = torch.zeros(len(states))
     shares[taken] = 1 / len(taken)

@@ -198,8 +198,8 @@ def _refuse_leaks(members: Sequence[Opened], part: PartName) -> None:
 
 
 _REMEDY = (
-    "Parts are cut by the recipe's seed and data.validation, data.test: train with the same ones and vary "
-    "something else, or give data that come with a test part of their own"
+    "Parts are cut by data.split (the seed, unless it is set), data.validation and data.test: "
+    "train with the same ones, such as data.split=0, or give data that come with a test part of their own"
 )
 
 

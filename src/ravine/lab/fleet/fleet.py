@@ -1,7 +1,7 @@
 """Many trainings as one: K members, each its own recipe, none touched by the others."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,15 @@ from .stacked import StackedGroup
 Telling = Callable[[str], None]
 
 
+Watching = Callable[[int, int], None]
+
+
 def nobody(text: str) -> None:
     """Tell nobody."""
+
+
+def unwatched(done: int, planned: int) -> None:
+    """Nobody watches."""
 
 
 class Fleet:
@@ -57,7 +64,9 @@ class Fleet:
         settings: Sequence[Layer] = (),
         trust: bool = False,
         folder: str | Path | None = None,
+        keep: Collection[int] = (),
         tell: Telling = nobody,
+        watch: Watching = unwatched,
     ) -> None:
         """Open the data once and make every member.
 
@@ -70,13 +79,17 @@ class Fleet:
             settings: further settings of all members.
             trust: as for `ravine.train`.
             folder: where checkpoints are kept, from which `run` goes on after a kill; None keeps none.
+            keep: epochs, counted from 1, after which each member's weights are kept, in `members[...].kept`.
             tell: called with a sentence for each thing that a person should know.
+            watch: called after each member's epoch, with how many are done of how many at most.
 
         Raises:
             RavineError: as `ravine.train`, for any member, before anything is trained.
         """
         self._stop = StopRequest()
         self._tell = tell
+        self._keep = frozenset(keep)
+        self._watch = watch
         self._folder = None if folder is None else Path(folder)
         layers = [{"seed": seed} for seed in range(members)] if isinstance(members, int) else list(members)
         if not layers:
@@ -89,6 +102,11 @@ class Fleet:
         ]
         self.choices: dict[tuple[str, ...], Choice] = {}
         self._saved_at, self._saving_took = time.perf_counter(), 0.0
+
+    @property
+    def signum(self) -> int:
+        """The signal that stopped it; 0 where none did."""
+        return self._stop.signum
 
     def network(self, number: int) -> nn.Module:
         """A member as a plain module with its best weights, in evaluation mode and memory of its own."""
@@ -137,8 +155,7 @@ class Fleet:
                 stacked.train_epoch(self._due, self._between)
                 stacked.foresee()
                 for member in group:
-                    if not member.failed:
-                        member.finish_epoch()
+                    self._finish_epoch(member)
                 if self._due():
                     self._between()
             group = [member for member in group if not member.done]
@@ -147,11 +164,18 @@ class Fleet:
         try:
             while not member.done:
                 member.train_epoch()
-                member.finish_epoch()
+                self._finish_epoch(member)
                 if self._due():
                     self._between()
         except NotFiniteError as error:
             member.fail(error)
+
+    def _finish_epoch(self, member: Member) -> None:
+        if not member.failed:
+            member.finish_epoch(self._keep)
+        planned = [0 if each.done else int(each.setup.recipe.stop.epochs) for each in self.members]
+        done = [each.state.epoch for each in self.members]
+        self._watch(sum(done), sum(map(max, planned, done)))
 
     def _due(self) -> bool:
         """Whether to stop, or to save: by the recipe's interval, and never more than a share of the time."""
@@ -178,7 +202,11 @@ class Fleet:
         for member in self.members:
             own, state = member.snapshot()
             tensors |= {f"{member.name}/{name}": tensor for name, tensor in own.items()}
-            states.append({**state, "rows": member.rows, "failed": member.failed})
+            kept = [
+                [epoch, checkpoint.flatten(f"{member.name}/kept.{epoch}", weights, tensors)]
+                for epoch, weights in member.kept.items()
+            ]
+            states.append({**state, "rows": member.rows, "failed": member.failed, "kept": kept})
         choices = [{"members": names, **asdict(choice)} for names, choice in self.choices.items()]
         step = sum(member.state.step for member in self.members)
         checkpoint.save(self._folder / "checkpoints", step, tensors, {"members": states, "choices": choices})
@@ -202,5 +230,6 @@ class Fleet:
             own = {n.removeprefix(prefix): tensor for n, tensor in tensors.items() if n.startswith(prefix)}
             member.restore(own, kept)
             member.rows, member.failed = kept["rows"], kept["failed"]
+            member.kept = {epoch: checkpoint.unflatten(told, tensors) for epoch, told in kept["kept"]}
         for told in state["choices"]:
             self.choices[tuple(told["members"])] = Choice(told["how"], told["why"])

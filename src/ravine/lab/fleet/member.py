@@ -1,9 +1,13 @@
 """One member of a fleet: a training loop that keeps its records in memory."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from ...errors import NotFiniteError
+from ...training import checkpoint
 from ...training.evaluate import Outputs
 from ...training.loop import Loop
 from ...training.progress import Silent
@@ -20,6 +24,7 @@ class Member(Loop):
         layer: the settings that only this member has.
         rows: its evaluations, as in `metrics.jsonl`.
         failed: why it could not go on: what became not a number, and when; empty where all is well.
+        kept: its weights after some epochs, by the epoch; those of the averaged network, where there is one.
         foreseen: its outputs for the validation part, where those of all members were had at once.
     """
 
@@ -32,6 +37,7 @@ class Member(Loop):
         self.layer = layer
         self.rows: list[dict[str, Any]] = []
         self.failed = ""
+        self.kept: dict[int, dict[str, Tensor]] = {}
         self.foreseen: Outputs | None = None
 
     @property
@@ -52,10 +58,16 @@ class Member(Loop):
         self.rows.append(row)
         self.state.end_epoch()
 
-    def finish_epoch(self) -> None:
-        """Score the epoch that was trained; a member that went bad fails, and harms no other."""
+    def finish_epoch(self, keep: Collection[int] = ()) -> None:
+        """Score the epoch that was trained; a member that went bad fails, and harms no other.
+
+        Args:
+            keep: epochs, counted from 1, after which the weights are kept.
+        """
         try:
             self.record(self.evaluate())
+            if self.state.epoch in keep:
+                self.kept[self.state.epoch] = checkpoint.clone(self.setup.judged.state_dict())
         except NotFiniteError as error:
             self.fail(error)
 

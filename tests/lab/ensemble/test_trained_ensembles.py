@@ -1,0 +1,172 @@
+"""Ensembles that are trained: each member is its recipe's, one run gives snapshots, a kill loses nothing."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from ravine.errors import Interrupted, RecipeError, RunError
+from ravine.lab import Fleet
+from ravine.lab.ensemble import train_ensemble
+from ravine.lab.ensemble.training import combinations
+from ravine.training import run as runs
+
+SMALL = {
+    "model": {"name": "mlp", "width": 8, "dropout": 0.0, "normalization": "none"},
+    "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9, "average": 0.0},
+    "stop": {"epochs": 6},
+}
+
+
+def trained(out, *settings, members=3, data="wine", **options):
+    return train_ensemble(data, members, settings=[SMALL, *settings], out=out, **options)
+
+
+def folders(ensemble):
+    record = json.loads((ensemble / "ensemble.json").read_text())
+    return record, [ensemble / member["folder"] for member in record["members"]]
+
+
+def assert_close(weights, others):
+    for name, tensor in others.items():
+        torch.testing.assert_close(weights[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_independent_members_are_the_runs_of_their_recipes(tmp_path):
+    ensemble = trained(tmp_path / "out", {"seed": 4}, vary=["lr=0.05,0.02"])
+    record, members = folders(ensemble)
+    assert record["how"] == "independent"
+    assert not (tmp_path / "out.training").exists()
+    for number, folder in enumerate(members):
+        recipe = (folder / "recipe.toml").read_text()
+        assert f"seed = {4 + number} " in recipe and f"lr = {(0.05, 0.02)[number % 2]} " in recipe
+        alone = runs.train(None, "wine", folder / "recipe.toml", out=tmp_path / str(number))
+        assert_close(load_file(folder / "model.safetensors"), alone.model.state_dict())
+        assert (
+            json.loads((folder / "result.json").read_text())["test"]["accuracy"]
+            == alone.result["test"]["accuracy"]
+        )
+    names = [member["name"] for member in record["members"]]
+    assert names[0] == "seed = 4, optimizer.lr = 0.05"
+
+
+def test_a_bag_draws_each_member_a_sample_of_its_own(tmp_path):
+    ensemble = trained(tmp_path / "out", {"seed": 1}, how="bagging", members=2)
+    _, members = folders(ensemble)
+    seen = []
+    for folder in members:
+        assert "bootstrap = true" in (folder / "recipe.toml").read_text()
+        setup = runs.make_setup(None, "wine", folder / "recipe.toml")
+        numbers = setup.feeds["train"].batches.numbers
+        assert len(numbers) == len(setup.splits.train) and set(numbers.tolist()) <= set(
+            setup.splits.train.tolist()
+        )
+        # Of n items a sample of n misses each with probability (1 - 1/n)^n.
+        assert len(numbers.unique()) / len(numbers) == pytest.approx(1 - 1 / 2.718, abs=0.1)
+        seen.append(sorted(numbers.tolist()))
+    assert seen[0] != seen[1]
+
+
+def test_snapshots_are_the_weights_at_the_end_of_each_fall(tmp_path):
+    ensemble = trained(tmp_path / "out", how="snapshot")
+    record, members = folders(ensemble)
+    assert [member["name"] for member in record["members"]] == [f"after epoch {epoch}" for epoch in (2, 4, 6)]
+    for epoch, folder in zip((2, 4, 6), members, strict=True):
+        until = Fleet(None, "wine", [{}], folder / "recipe.toml", settings=[{"stop": {"epochs": epoch}}])
+        until.run()
+        kept, then = load_file(folder / "model.safetensors"), until.members[0].setup.model.state_dict()
+        assert all(torch.equal(kept[name], tensor) for name, tensor in then.items())
+        schedule, state = until.members[0].setup.schedule, until.members[0].state
+        assert schedule.factor(state.step - 1) < 0.1 and schedule.factor(state.step) == 1.0
+
+
+def test_an_average_is_the_mean_of_the_last_weights_of_one_run(tmp_path):
+    ensemble = trained(tmp_path / "out", how="average", members=2)
+    _, (folder,) = folders(ensemble)
+    fleet = Fleet(None, "wine", [{}], folder / "recipe.toml", keep=[5, 6])
+    fleet.run()
+    one, other = fleet.members[0].kept.values()
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        torch.testing.assert_close(tensor, (one[name] + other[name]) / 2, rtol=1e-6, atol=1e-7)
+    assert json.loads((ensemble / "result.json").read_text())["model"] == "2 networks averaged into one"
+
+
+def test_an_averages_statistics_are_taken_anew(tmp_path):
+    normalized = {"model": {"normalization": "batch"}, "data": {"batch_size": 32}}
+    ensemble = trained(tmp_path / "out", normalized, how="average", members=2)
+    _, (folder,) = folders(ensemble)
+    weights = load_file(folder / "model.safetensors")
+    setup = runs.make_setup(None, "wine", folder / "recipe.toml")
+    setup.model.load_state_dict(weights)
+    first = next(module for module in setup.model.modules() if isinstance(module, nn.BatchNorm1d))
+    seen = []
+    setup.model.eval()
+    before = first.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        for inputs, _ in setup.feeds["train"].epoch(0):
+            setup.model(inputs)
+    before.remove()
+    # The first layer's statistics depend on nothing but its weights and the training part.
+    torch.testing.assert_close(first.running_mean, torch.cat(seen).mean(0), rtol=0.05, atol=0.05)
+
+
+def test_every_combination_of_what_varies():
+    assert combinations(["seed"]) == [{}]
+    assert combinations(["lr=0.1,0.2", "model=mlp,cnn", "optimizer.momentum=0.5"]) == [
+        {"optimizer": {"lr": rate, "momentum": 0.5}, "model": {"name": model}}
+        for rate in (0.1, 0.2)
+        for model in ("mlp", "cnn")
+    ]
+    for wrong in ("lr", "lr=", "=1"):
+        with pytest.raises(RecipeError):
+            combinations([wrong])
+
+
+@pytest.mark.parametrize("how", ["independent", "snapshot"])
+def test_a_killed_ensemble_goes_on(tmp_path, how):
+    whole = trained(tmp_path / "whole", how=how)
+    calls = []
+
+    def watch(done, planned):
+        calls.append((done, planned))
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted, match=r"Go on with the same command and --out .*out$") as stopped:
+        trained(tmp_path / "out", how=how, watch=watch)
+    assert stopped.value.exit_code == 130
+    assert not (tmp_path / "out").exists() and (tmp_path / "out.training" / "checkpoints").is_dir()
+    with pytest.raises(RunError, match="another training"):
+        trained(tmp_path / "out", {"seed": 9}, how=how)
+    trained(tmp_path / "out", how=how)
+    for mine, other in zip(folders(tmp_path / "out")[1], folders(whole)[1], strict=True):
+        weights = load_file(mine / "model.safetensors")
+        assert_close(weights, load_file(other / "model.safetensors"))
+        one, two = ((each / "result.json").read_text() for each in (mine, other))
+        assert json.loads(one)["best_epoch"] == json.loads(two)["best_epoch"]
+
+
+def test_members_that_went_bad_are_left_out_and_told(tmp_path):
+    told = []
+    ensemble = trained(tmp_path / "out", vary=["lr=0.05,1e30,0.02"], tell=told.append)
+    assert len(folders(ensemble)[1]) == 2
+    assert any(text.startswith("member 01 was left out: the ") for text in told)
+    with pytest.raises(RunError, match=r"1 of 3 members could be trained: 01: the .*; 02: the "):
+        trained(tmp_path / "bad", vary=["lr=0.05,1e30,1e30"])
+
+
+def test_mistakes_are_refused_before_anything_is_trained(tmp_path):
+    for options, told in (
+        ({"members": 1}, "two members or more"),
+        ({"how": "snapshot", "vary": ["lr=1,2"]}, "of one run"),
+        ({"vary": ["lrr=1,2"]}, "lrr"),
+    ):
+        with pytest.raises(RecipeError, match=told):
+            trained(tmp_path / "out", **options)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(RunError, match="exists already"):
+        trained(tmp_path / "out")
