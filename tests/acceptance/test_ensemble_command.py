@@ -125,7 +125,7 @@ def test_an_ensemble_is_trained_predicts_and_is_exported(ravine, tmp_path):
     assert "members stacked" in lines[0] or "members in turn" in lines[0]
     assert any(line.startswith("gained on the mean member: ") for line in lines)
     assert lines[-1] == f"report  {out / 'report.html'}"
-    assert ravine("export", out, "--format", "pt2", "--out", tmp_path / "all.pt2").code == 0
+    assert ravine("export", out, tmp_path / "all.pt2").code == 0
     assert not (tmp_path / "out.training").exists()
     mixed = ravine("ensemble", out / "members" / "00", out / "members" / "01", "--members", 2)
     assert mixed.code == 2 and "taken as they are" in mixed.err
