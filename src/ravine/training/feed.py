@@ -12,7 +12,7 @@ from ..generalize.augment import Compose, Draws
 from ..randomness import address_seed
 from .augment import Mix
 from .data.batches import Batch as Batch
-from .data.batches import Batches, NumberedBatches
+from .data.batches import Batches, NumberedBatches, TensorBatches
 
 
 class Feed:
@@ -71,6 +71,14 @@ class Feed:
             if self.preprocessing is not None:
                 inputs = self.preprocessing(inputs)
             yield inputs, targets
+
+    @property
+    def shelf(self) -> TensorBatches | None:
+        """The batches, where they are plain selections from tensors that are ready for the model."""
+        batches = self.batches
+        if self.preprocessing is not None or self.augments or not isinstance(batches, TensorBatches):
+            return None
+        return batches if batches.inputs.device == self.device else None
 
     @property
     def augments(self) -> bool:

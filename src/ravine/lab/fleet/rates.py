@@ -22,10 +22,14 @@ class DropoutByMember(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Each element 0 with probability p, else x/(1 − p); all 0 where p is 1. In evaluation x itself."""
+        return self.dropped(x, self.p)
+
+    def dropped(self, x: Tensor, p: Tensor) -> Tensor:
+        """The same with the rates given, in a shape that goes with x."""
         if not self.training:
             return x
-        keep = 1.0 - self.p
-        return x * (torch.rand_like(x) >= self.p) * torch.where(keep > 0.0, 1.0 / keep, 0.0)
+        keep = 1.0 - p
+        return x * (torch.rand_like(x) >= p) * torch.where(keep > 0.0, 1.0 / keep, 0.0)
 
 
 def rates_of(network: nn.Module) -> dict[str, float]:

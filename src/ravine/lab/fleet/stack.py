@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from .batching import Batching
+from .direct import chain
 from .rates import by_member
 
 
@@ -20,10 +21,12 @@ class Stack:
     Attributes:
         trained: parameters that take gradients, by name: leaves of shape (K, *shape).
         others: frozen parameters and buffers, by name, likewise.
+        members: K.
     """
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         """`networks`: of one class, with tensors of the same names, shapes and types."""
+        self.members = len(networks)
         self._template, rates = by_member(networks)
         named = [_tensors(network) for network in networks]
         self.trained: dict[str, Tensor] = {}
@@ -37,6 +40,7 @@ class Stack:
                 self.trained[name] = together.requires_grad_()
             else:
                 self.others[name] = together
+        self._chain = chain(self._template, {**self.trained, **self.others})
 
     def __call__(self, inputs: Tensor, *, training: bool, shared: bool = False) -> Tensor:
         """The members' outputs, (K, N, ...).
@@ -47,9 +51,14 @@ class Stack:
             shared: whether all members see the same inputs.
         """
         self._template.train(training)
+        if self._chain is not None:
+            outputs = inputs.expand(self.members, *inputs.shape) if shared else inputs
+            for step in self._chain:
+                outputs = step(outputs)
+            return outputs
         forward = vmap(self._one, in_dims=(0, 0, None if shared else 0), randomness="different")
-        outputs: Tensor = forward(self.trained, self.others, inputs)
-        return outputs
+        together: Tensor = forward(self.trained, self.others, inputs)
+        return together
 
     def _one(self, trained: dict[str, Tensor], others: dict[str, Tensor], inputs: Tensor) -> Tensor:
         with Batching():

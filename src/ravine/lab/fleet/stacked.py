@@ -105,6 +105,14 @@ class StackedGroup:
 
     def batches(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The members' next batches together: (K, N, ...) inputs and (K, N) targets."""
+        shelves = [member.setup.feeds["train"].shelf for member in self.members]
+        first = shelves[0]
+        if first is not None and all(own is not None and own.inputs is first.inputs for own in shelves):
+            orders = (own.positions(epoch, start) for own in shelves if own is not None)
+            for positions in zip(*orders, strict=True):
+                chosen = torch.stack(positions).to(first.inputs.device)
+                yield first.inputs[chosen], first.targets[chosen]
+            return
         for batches in zip(*(m.setup.feeds["train"].epoch(epoch, start) for m in self.members), strict=True):
             inputs, targets = zip(*batches, strict=True)
             yield torch.stack(inputs), torch.stack(targets)

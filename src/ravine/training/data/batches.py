@@ -117,11 +117,15 @@ class TensorBatches:
             return self._views(self.inputs.index_select(0, order), targets, start)
         return self._gathered(order, targets, start)
 
+    def positions(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
+        """Where in `inputs` the items of each batch are."""
+        items = len(self.inputs)
+        order = epoch_order(self.seed, epoch, items) if self.shuffle else torch.arange(items)
+        return (chosen for chosen, _ in self._views(order, order, start))
+
     def item_numbers(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
         """The numbers of the items of each batch."""
-        order = epoch_order(self.seed, epoch, len(self.numbers)) if self.shuffle else None
-        numbers = self.numbers if order is None else self.numbers.index_select(0, order)
-        return (items for items, _ in self._views(numbers, numbers, start))
+        return (self.numbers[chosen] for chosen in self.positions(epoch, start))
 
     def _sizes(self, start: int) -> tuple[int, list[int]]:
         """Where batch `start` begins, and the sizes of it and the following."""

@@ -1,0 +1,126 @@
+"""Chains of well-known layers on a whole stack, without `vmap`: it costs more than small layers do."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .rates import DropoutByMember
+
+Step = Callable[[Tensor], Tensor]
+Tensors = Mapping[str, Tensor]
+"""The stack's tensors by name, each with the members' axis first."""
+
+# What changes each element by itself does so whatever the axes mean.
+_ELEMENTWISE = (
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus),
+    *(nn.Sigmoid, nn.Tanh, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.Softsign, nn.Identity, nn.Dropout),
+)
+
+
+def chain(network: nn.Module, tensors: Tensors) -> list[Step] | None:
+    """What the layers of a network do to a stack, in their order; None where one of them is not known.
+
+    Args:
+        network: whose layers are asked for their settings and their mode at each step.
+        tensors: what the steps take in place of the network's own, looked at again at each step.
+    """
+    return _steps(network, "", tensors)
+
+
+def _steps(module: nn.Module, prefix: str, tensors: Tensors) -> list[Step] | None:
+    if module._forward_hooks or module._forward_pre_hooks:
+        return None  # whatever they do, they do it to one member
+    if type(module) is nn.Sequential:
+        found: list[Step] = []
+        for name, child in module.named_children():
+            steps = _steps(child, f"{prefix}{name}.", tensors)
+            if steps is None:
+                return None
+            found += steps
+        return found
+    if isinstance(module, _ELEMENTWISE) and type(module) in _ELEMENTWISE:
+        return [module]
+    make = _KNOWN.get(type(module))
+    step = None if make is None else make(module, prefix, tensors)
+    return None if step is None else [step]
+
+
+def _linear(module: nn.Linear, prefix: str, tensors: Tensors) -> Step:
+    weight, bias = tensors[f"{prefix}weight"], tensors.get(f"{prefix}bias")
+
+    def step(x: Tensor) -> Tensor:
+        rows = x.flatten(1, -2)
+        if bias is None:
+            out = torch.bmm(rows, weight.mT)
+        else:
+            out = torch.baddbmm(bias.unsqueeze(1), rows, weight.mT)
+        return out.view(*x.shape[:-1], -1)
+
+    return step
+
+
+def _flatten(module: nn.Flatten, prefix: str, tensors: Tensors) -> Step | None:
+    if (module.start_dim, module.end_dim) != (1, -1):
+        return None
+    return lambda x: x.flatten(2)
+
+
+def _dropout(module: DropoutByMember, prefix: str, tensors: Tensors) -> Step:
+    rates = tensors[f"{prefix}p"]
+    return lambda x: module.dropped(x, rates.view(-1, *[1] * (x.dim() - 1)))
+
+
+def _batch_norm(module: nn.BatchNorm1d, prefix: str, tensors: Tensors) -> Step | None:
+    """The channels of all members side by side: each is normalized by itself anyway."""
+    if not module.affine or not module.track_running_stats or module.momentum is None:
+        return None
+    own = {name: tensors[f"{prefix}{name}"] for name in ("weight", "bias", "running_mean", "running_var")}
+    count = tensors[f"{prefix}num_batches_tracked"]
+
+    def step(x: Tensor) -> Tensor:
+        if x.dim() != 3:
+            raise ValueError(f"batch normalization of a stack of vectors was given {x.dim() - 1} axes")
+        if module.training:
+            count.add_(1)
+        side_by_side = x.transpose(0, 1).flatten(1)
+        out = functional.batch_norm(
+            side_by_side,
+            own["running_mean"].flatten(),
+            own["running_var"].flatten(),
+            own["weight"].flatten(),
+            own["bias"].flatten(),
+            module.training,
+            module.momentum or 0.0,
+            module.eps,
+        )
+        apart: Tensor = out.unflatten(1, (len(x), -1)).transpose(0, 1)
+        return apart
+
+    return step
+
+
+def _layer_norm(module: nn.LayerNorm, prefix: str, tensors: Tensors) -> Step:
+    weight, bias = tensors.get(f"{prefix}weight"), tensors.get(f"{prefix}bias")
+
+    def beside(own: Tensor, x: Tensor) -> Tensor:
+        """A member's values before all of its items."""
+        return own.view(len(x), *[1] * (x.dim() - own.dim()), *own.shape[1:])
+
+    def step(x: Tensor) -> Tensor:
+        out = functional.layer_norm(x, module.normalized_shape, eps=module.eps)
+        if weight is not None:
+            out = out * beside(weight, x)
+        return out if bias is None else out + beside(bias, x)
+
+    return step
+
+
+_KNOWN: dict[type, Callable[..., Step | None]] = {
+    nn.Linear: _linear,
+    nn.Flatten: _flatten,
+    DropoutByMember: _dropout,
+    nn.BatchNorm1d: _batch_norm,
+    nn.LayerNorm: _layer_norm,
+}
