@@ -14,6 +14,7 @@ from ravine.lab.ablation import ablate, regularizers
 from ravine.training import run as runs
 from ravine.training.progress import Silent
 from ravine.training.recipe import validate
+from ravine.training.run_folder import RunFolder
 
 SMALL = {
     "model": {"name": "mlp", "width": 16, "dropout": 0.25},
@@ -148,10 +149,41 @@ def test_code_that_only_the_run_names_is_not_imported(tmp_path):
         ablate(run.folder)
 
 
-def test_runs_on_other_data_are_not_compared(tmp_path):
+def test_changed_data_are_refused_before_anything_is_trained(tmp_path):
+    data = tmp_path / "data.csv"
+    data.write_text("a,b,target\n" + "".join(f"{n % 7},{n % 3},{'xy'[n % 2]}\n" for n in range(60)))
+    run = small(tmp_path / "run", data=data)
+    data.write_text(data.read_text().replace("6,", "8,"))
+    with pytest.raises(RunError, match=r"data\.csv have changed"):
+        ablate(run.folder)
+    assert not (run.folder / "without").exists()
+
+
+def test_what_was_trained_by_another_recipe_is_not_compared(tmp_path):
     run = small(tmp_path / "run")
     ablate(run.folder)
-    splits = run.folder / "without" / KEYS[0] / "splits.json"
-    splits.write_text(splits.read_text().replace('"fingerprint": "', '"fingerprint": "0'))
-    with pytest.raises(RunError, match="other data"):
+    recipe = run.folder / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace("dropout = 0.25", "dropout = 0.5"))
+    with pytest.raises(RunError, match=r"weight_decay is a training of another recipe"):
         ablate(run.folder)
+
+
+def test_a_training_that_goes_bad_without_it_is_told_and_the_others_go_on(tmp_path):
+    wild = {"optimizer": {"name": "sgd", "lr": 1e4, "weight_decay": 0.0}, "regularize": {"max_norm": 1.0}}
+    run = small(tmp_path / "run", wild)
+    told = ablate(run.folder)
+    rows = {row["key"]: row for row in told["without"]}
+    assert set(rows) == {"regularize.max_norm", "model.dropout"}
+    assert "became" in rows["regularize.max_norm"]["failed"] and "gained" not in rows["regularize.max_norm"]
+    assert "gained" in rows["model.dropout"]
+
+
+def test_two_at_once_are_refused(tmp_path):
+    run = small(tmp_path / "run")
+    with RunFolder(run.folder).locked(), pytest.raises(RunError, match="another process"):
+        ablate(run.folder)
+
+
+def test_settings_that_are_no_strengths_are_left_alone():
+    recipe = validate([{"model": {"name": "mynet:make", "dropout": "spatial"}}])
+    assert all(each.key != "model.dropout" for each in regularizers(recipe))

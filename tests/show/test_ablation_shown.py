@@ -50,6 +50,17 @@ def test_the_table_and_the_picture(run):
     assert dots == {"training": [0.1, 0.05], "validation": [0.3, 0.5]}
 
 
+def test_a_training_that_went_bad_is_told(run):
+    path = run / "ablation.json"
+    told = json.loads(path.read_text())
+    told["without"].append({"key": "k", "name": "max", "part": "test", "failed": "the loss became nan"})
+    path.write_text(json.dumps(told))
+    text = write_report(run).read_text()
+    assert "without max – – – – without it the loss became nan" in words(text)
+    assert lines(read_run(run))[1] == "max: without it the loss became nan"
+    assert all(len(trace.x) == 2 for trace in figures.gaps(read_run(run)).data if trace.name)
+
+
 def test_the_lines_of_the_terminal(run):
     assert lines(read_run(run)) == [
         "augment <flip>: +2.0 points (+1.0 to +3.0) on the test part; gap 0.200, without 0.450"

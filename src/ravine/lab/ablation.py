@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import Interrupted, RunError
+from ..errors import Interrupted, NotFiniteError, RunError
 from ..training import metrics, run
 from ..training.data.dataset import PartName
 from ..training.preprocessing import Preprocessing
@@ -57,7 +57,8 @@ def _found(recipe: Recipe) -> Iterator[Regularizer]:
         ("loss", recipe.loss.model_dump(), ("label_smoothing",)),
     ):
         for key in keys:
-            if strength := settings.get(key):
+            strength = settings.get(key)
+            if isinstance(strength, int | float) and strength:  # a user's own model may call other things so
                 off: dict[str, Any] = {section: {key: 0.0}}
                 if only and recipe.predict.average == "samples" and (section, key) in _noise_keys(recipe):
                     off["predict"] = {"average": "expectation"}  # nothing is left to be sampled
@@ -92,11 +93,13 @@ def ablate(folder: str | Path, *, trust: bool = False, watching: Watching = sile
         `run`: the run's scores by part, and `without`: for each regularizer its `key`, `name`, the scores by
         part without it, and `gained` with it, of every metric with its interval (`metrics.differences`), on
         `part`: the test part, or where there is none the validation part, which chose both sets of weights.
-        A language model's `gained` has no intervals.
+        A language model's `gained` has no intervals. Where a training without it went bad, `failed` says how,
+        in place of scores and gains.
 
     Raises:
         RunError: it is no finished run; it was trained on batches or a network from Python; there is no
-            regularizer; the data have changed.
+            regularizer; the data have changed; another process is at it; what is in `without/` is of another
+            recipe.
         RavineError: as `training.run.train`; what was trained is kept.
     """
     own = RunFolder.open(Path(folder))
@@ -113,17 +116,38 @@ def ablate(folder: str | Path, *, trust: bool = False, watching: Watching = sile
     found = regularizers(recipe)
     if not found:
         raise RunError(f"{own.path} has no regularizer to leave out: see the recipe's augment and regularize")
+    dataset, _ = run.read(source, own.path / "recipe.toml")
+    if dataset.fingerprint != own.read_json("splits.json")["fingerprint"]:
+        raise RunError(
+            f"the data at {source} have changed since {own.path} was trained: nothing would compare"
+        )
+    part: PartName = "test" if "test" in _scores(own) else "validation"
     rows = []
-    for number, regularizer in enumerate(found, 1):
-        heading = f"without {regularizer.name} ({number} of {len(found)})"
-        other = RunFolder(own.path / PLACE / regularizer.key)
-        if not other.finished:
-            with watching(heading) as progress:
-                _train(own, other, regularizer, source, trust, progress)
-        rows.append({"key": regularizer.key, "name": regularizer.name, **_compared(own, other, recipe.seed)})
-    told = {"run": _scores(own), "without": rows}
-    own.write_json(RESULT, told)
+    with own.locked():
+        for number, regularizer in enumerate(found, 1):
+            heading = f"without {regularizer.name} ({number} of {len(found)})"
+            other = RunFolder(own.path / PLACE / regularizer.key)
+            row: dict[str, Any] = {"key": regularizer.key, "name": regularizer.name, "part": part}
+            _refuse_another(own, other, regularizer)
+            try:
+                if not other.finished:
+                    with watching(heading) as progress:
+                        _train(own, other, regularizer, source, trust, progress)
+            except NotFiniteError as error:  # without it the training is worth nothing: that is its worth
+                rows.append({**row, "failed": str(error).partition("\n")[0]})
+                continue
+            rows.append({**row, **_scores(other), "gained": _gained(own, other, part, recipe.seed)})
+        told = {"run": _scores(own), "without": rows}
+        own.write_json(RESULT, told)
     return told
+
+
+def _refuse_another(own: RunFolder, other: RunFolder, left_out: Regularizer) -> None:
+    """Refuse what was trained before the run's recipe, or what it leaves out, was changed."""
+    if other.path.exists():
+        wanted = validate([file_layer(own.path / "recipe.toml"), left_out.without], code=True)
+        if validate([file_layer(other.path / "recipe.toml")], code=True) != wanted:
+            raise RunError(f"{other.path} is a training of another recipe: remove it, to train it again")
 
 
 def _train(
@@ -148,19 +172,12 @@ def _scores(folder: RunFolder) -> dict[str, Any]:
     return {part: result[part] for part in _PARTS if part in result}
 
 
-def _compared(own: RunFolder, other: RunFolder, seed: int) -> dict[str, Any]:
-    """The other's scores, and what the run itself gained on them."""
-    if own.read_json("splits.json") != other.read_json("splits.json"):
-        raise RunError(
-            f"{other.path} was trained on other data than {own.path}: remove it, to train it again"
-        )
-    mine, scores = _scores(own), _scores(other)
-    part = "test" if "test" in mine else "validation"
-    told = {**scores, "part": part}
+def _gained(own: RunFolder, other: RunFolder, part: PartName, seed: int) -> dict[str, Any]:
+    """What the run gained on the other, by metric."""
     task = own.read_json("result.json")["task"]
     if task == "language":
-        names = metrics.metrics_of(task)
-        return {**told, "gained": {name: mine[part][name] - scores[part][name] for name in names}}
+        mine, scores = _scores(own)[part], _scores(other)[part]
+        return {name: mine[name] - scores[name] for name in metrics.metrics_of(task)}
     mean, deviation = Preprocessing.load(own.path).target_scale
     kept = own.read_tensors("predictions.safetensors")
     outputs, others = (
@@ -170,5 +187,4 @@ def _compared(own: RunFolder, other: RunFolder, seed: int) -> dict[str, Any]:
     targets = kept[f"{part}.targets"]
     if task == "regression":  # they were kept in the target's own units
         outputs, others, targets = ((values - mean) / deviation for values in (outputs, others, targets))
-    gained = metrics.differences(task, outputs, others, targets, seed, (mean, deviation))
-    return {**told, "gained": gained}
+    return dict(metrics.differences(task, outputs, others, targets, seed, (mean, deviation)))

@@ -42,6 +42,9 @@ def lines(run: Run) -> list[str]:
     gap = _gap(run.ablation["run"])
     told = []
     for row in run.ablation["without"]:
+        if "failed" in row:
+            told.append(f"{row['name']}: without it {row['failed']}")
+            continue
         other = _gap(row)
         gaps = "" if gap is None or other is None else f"; gap {gap:.3f}, without {other:.3f}"
         told.append(
@@ -67,7 +70,8 @@ def _part(run: Run) -> str:
 def _rows(run: Run) -> Iterator[list[str]]:
     yield ["as trained", *_losses(run, run.ablation["run"]), ""]
     for row in run.ablation["without"]:
-        yield [f"without {row['name']}", *_losses(run, row), gain_text(run.headline, row["gained"])]
+        gained = f"without it {row['failed']}" if "failed" in row else gain_text(run.headline, row["gained"])
+        yield [f"without {row['name']}", *_losses(run, row), gained]
 
 
 def _losses(run: Run, scores: Mapping[str, Any]) -> list[str]:

@@ -18,7 +18,8 @@ def gaps(run: Run) -> "Figure":
         NothingToDrawError: the run was not ablated, or has no validation part.
     """
     rows = [("as trained", run.ablation.get("run") or {})]
-    rows += [(f"without {row['name']}", row) for row in run.ablation.get("without") or []]
+    told = run.ablation.get("without") or []
+    rows += [(f"without {row['name']}", row) for row in told if "failed" not in row]
     if len(rows) < 2 or any("validation" not in scores for _, scores in rows):
         raise NothingToDrawError(f"{run.folder} was not ablated")
     names = [label(name, 44) for name, _ in rows]
