@@ -428,6 +428,15 @@ def test_networks_that_are_taken_out_have_memory_of_their_own():
     assert not network.training
 
 
+def test_members_share_the_items_they_have_in_common():
+    members = [{}, {"seed": 3}, {"seed": 4, "data": {"bootstrap": True}}]
+    setups = [member.setup for member in Fleet("mlp", "wine", members).members]
+    one, other, bag = (setup.feeds["train"].batches for setup in setups)
+    assert one.inputs is other.inputs and one.inputs is not bag.inputs
+    assert not torch.equal(next(one.epoch(0))[0], next(other.epoch(0))[0])
+    assert all(setup.dataset is setups[0].dataset for setup in setups)
+
+
 def test_refusals_name_the_member():
     with pytest.raises(RecipeError, match=r"member 1: optimizer.lrr"):
         Fleet("mlp", "wine", [{}, {"optimizer": {"lrr": 1}}])

@@ -99,8 +99,8 @@ def make_setup(
 ) -> Setup:
     """Everything that a training of `model` on `data` would start with; nothing is written.
 
-    The arguments, and what is raised, are those of `train`; `like` is another run on the same data, whose
-    items are shared where the recipe reads and prepares them in the same way.
+    The arguments, and what is raised, are those of `train`; `like` is another run on the same data, read in
+    the same way, whose items are shared where they are prepared in the same way too.
     """
     name, layers = _layers(recipe)
     if layers and not (trust or isinstance(recipe, Mapping)):
@@ -112,8 +112,10 @@ def make_setup(
     if isinstance(model, nn.Module):  # a run that is told to be another network's could not be loaded
         layers.append(_chosen(model))
     if isinstance(data, str | Path):
+        if like is not None and like.dataset is not None:
+            return _from_dataset(like.dataset, name, layers, model, like)
         first = validate([*_named(name, "image"), *layers], code=True)
-        return _from_source(data, first, name, layers, model, like)
+        return _from_source(data, first, name, layers, model)
     return given.prepare(validate([*_for_batches(name), *layers], code=True), data, model, merge(layers))
 
 
@@ -129,8 +131,8 @@ def read(
     name, layers = _layers(recipe)
     layers += settings
     with memory_told():
-        dataset, splits, _ = _opened(data, validate([*_named(name, "image"), *layers]), name, layers)
-    return dataset, splits
+        dataset = open_data(data, options_of(validate([*_named(name, "image"), *layers])))
+    return dataset, cut_for(validate([*_named(name, dataset.kind), *layers]), dataset)
 
 
 def resume(
@@ -264,36 +266,26 @@ def _for_batches(name: str) -> list[Layer]:
 
 
 def _from_source(
-    source: str | Path,
-    first: Recipe,
+    source: str | Path, first: Recipe, name: str | None, layers: list[Layer], model: nn.Module | str | None
+) -> Setup:
+    """Open and cut the data, then make the run with the recipe for their kind."""
+    return _from_dataset(open_data(source, options_of(first)), name, layers, model)
+
+
+def _from_dataset(
+    dataset: Dataset,
     name: str | None,
     layers: list[Layer],
     model: nn.Module | str | None,
     like: Setup | None = None,
 ) -> Setup:
-    """Open and cut the data, then make the run with the recipe for their kind."""
-    known = None if like is None or options_of(like.recipe) != options_of(first) else like.dataset
-    dataset, splits, recipe = _opened(source, first, name, layers, known, code=True)
+    recipe = validate([*_named(name, dataset.kind), *layers], code=True)
+    splits = cut_for(recipe, dataset)
     resolved = resolve(recipe, dataset, splits, asked=merge(layers))
     setup = prepare(resolved, dataset, splits, model if isinstance(model, nn.Module) else None, like)
     setup.notes += turned_off(recipe, resolved)
     setup.facts = _facts(dataset, splits)
     return setup
-
-
-def _opened(
-    source: str | Path,
-    first: Recipe,
-    name: str | None,
-    layers: list[Layer],
-    known: Dataset | None = None,
-    *,
-    code: bool = False,
-) -> tuple[Dataset, Splits, Recipe]:
-    """The data, unless they are `known`, as the recipe reads and cuts them, and the recipe for their kind."""
-    dataset = known or open_data(source, options_of(first))
-    recipe = validate([*_named(name, dataset.kind), *layers], code=code)
-    return dataset, cut_for(recipe, dataset), recipe
 
 
 def cut_for(recipe: Recipe, dataset: Dataset) -> Splits:

@@ -166,9 +166,8 @@ def prepare(
 def _same_items(one: Recipe, other: Recipe) -> bool:
     """Whether two runs on the same parts see the same items in batches of the same size."""
     drawn = one.data.bootstrap and one.seed != other.seed
-    return not drawn and all(
-        getattr(one, key) == getattr(other, key) for key in ("data", "augment", "device", "split_seed")
-    )
+    data = [each.data.model_copy(update={"split": each.split_seed}) for each in (one, other)]
+    return not drawn and data[0] == data[1] and (one.augment, one.device) == (other.augment, other.device)
 
 
 def assemble(

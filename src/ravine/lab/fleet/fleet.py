@@ -156,6 +156,7 @@ class Fleet:
                 stacked.foresee()
                 for member in group:
                     self._finish_epoch(member)
+                self._tell_progress()
                 if self._due():
                     self._between()
             group = [member for member in group if not member.done]
@@ -165,6 +166,7 @@ class Fleet:
             while not member.done:
                 member.train_epoch()
                 self._finish_epoch(member)
+                self._tell_progress()
                 if self._due():
                     self._between()
         except NotFiniteError as error:
@@ -173,6 +175,8 @@ class Fleet:
     def _finish_epoch(self, member: Member) -> None:
         if not member.failed:
             member.finish_epoch(self._keep)
+
+    def _tell_progress(self) -> None:
         planned = [0 if each.done else int(each.setup.recipe.stop.epochs) for each in self.members]
         done = [each.state.epoch for each in self.members]
         self._watch(sum(done), sum(map(max, planned, done)))

@@ -12,6 +12,9 @@ from ...training.recipe import Layer
 from ...training.run import RecipeLike, make_setup
 from ...training.setup import Setup
 
+# Settings of `[data]` that change what is read, not how it is cut or batched.
+_READING = {"target", "task", "image_size", "skip_bad", "memory_gb"}
+
 ModelLike = Callable[[], nn.Module] | str | None
 """A model's name, a function that makes a network, or None for the recipe's."""
 
@@ -36,7 +39,8 @@ def prepare(
             seed = made[0].recipe.split_seed if made else None
             cut = [] if seed is None else [{"data": {"split": seed}}]
             network = model if model is None or isinstance(model, str) else _made(model, layer)
-            like = made[0] if made else None
+            read_alike = not _READING & layer.get("data", {}).keys()
+            like = made[0] if made and read_alike else None
             try:
                 made.append(
                     make_setup(
