@@ -1,6 +1,7 @@
 """Chains of well-known layers on a whole stack, without `vmap`: it costs more than small layers do."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,13 +34,7 @@ def _steps(module: nn.Module, prefix: str, tensors: Tensors) -> list[Step] | Non
     if module._forward_hooks or module._forward_pre_hooks:
         return None  # whatever they do, they do it to one member
     if type(module) is nn.Sequential:
-        found: list[Step] = []
-        for name, child in module.named_children():
-            steps = _steps(child, f"{prefix}{name}.", tensors)
-            if steps is None:
-                return None
-            found += steps
-        return found
+        return _sequence(list(module.named_children()), prefix, tensors)
     if isinstance(module, _ELEMENTWISE) and type(module) in _ELEMENTWISE:
         return [module]
     make = _KNOWN.get(type(module))
@@ -47,18 +42,64 @@ def _steps(module: nn.Module, prefix: str, tensors: Tensors) -> list[Step] | Non
     return None if step is None else [step]
 
 
-def _linear(module: nn.Linear, prefix: str, tensors: Tensors) -> Step:
-    weight, bias = tensors[f"{prefix}weight"], tensors.get(f"{prefix}bias")
+class _Products(torch.autograd.Function):
+    """Rows (K, N, I) times weights (K, O, I), a bias (K, O) added, negative results cut where `rectified`.
 
-    def step(x: Tensor) -> Tensor:
-        rows = x.flatten(1, -2)
+    As autograd would have it, but the weights' gradient comes in the weights' own layout, which saves a copy,
+    and the results are cut in place.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, rectified: bool) -> Tensor:
         if bias is None:
             out = torch.bmm(rows, weight.mT)
         else:
             out = torch.baddbmm(bias.unsqueeze(1), rows, weight.mT)
+        if rectified:
+            out.clamp_min_(0.0)
+        ctx.rectified = rectified
+        ctx.save_for_backward(rows, weight, out if rectified else None)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        rows, weight, out = ctx.saved_tensors
+        if ctx.rectified:
+            gradient = gradient * (out > 0)
+        needs = ctx.needs_input_grad
+        return (
+            torch.bmm(gradient, weight) if needs[0] else None,
+            torch.bmm(gradient.mT, rows) if needs[1] else None,
+            gradient.sum(1) if needs[2] else None,
+            None,
+        )
+
+
+def _linear(module: nn.Linear, prefix: str, tensors: Tensors, *, rectified: bool = False) -> Step:
+    weight, bias = tensors[f"{prefix}weight"], tensors.get(f"{prefix}bias")
+
+    def step(x: Tensor) -> Tensor:
+        out: Tensor = _Products.apply(x.flatten(1, -2), weight, bias, rectified)  # type: ignore[no-untyped-call]
         return out.view(*x.shape[:-1], -1)
 
     return step
+
+
+def _sequence(children: Sequence[tuple[str, nn.Module]], prefix: str, tensors: Tensors) -> list[Step] | None:
+    found: list[Step] = []
+    at = 0
+    while at < len(children):
+        name, child = children[at]
+        steps = _steps(child, f"{prefix}{name}.", tensors)
+        if steps is None:
+            return None
+        following = children[at + 1][1] if at + 1 < len(children) else None
+        if type(child) is nn.Linear and type(following) is nn.ReLU and not following._forward_hooks:
+            steps = [_linear(child, f"{prefix}{name}.", tensors, rectified=True)]
+            at += 1
+        found += steps
+        at += 1
+    return found
 
 
 def _flatten(module: nn.Flatten, prefix: str, tensors: Tensors) -> Step | None:

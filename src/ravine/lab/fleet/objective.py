@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 from torch.func import vmap
-from torch.nn import functional
 
 from ...training.setup import Setup
 
@@ -21,25 +20,36 @@ def together(setups: Sequence[Setup]) -> Losses:
         return _squared_error
     smoothings = [setup.recipe.loss.label_smoothing for setup in setups]
     if len(set(smoothings)) == 1:
-        return lambda outputs, targets: _cross_entropy(outputs, targets, smoothings[0])
+        return lambda outputs, targets: item_losses(outputs, targets, smoothings[0]).mean(1)
     # Smoothing is linear: the loss without it, and that of a target spread over all classes.
     shares = torch.tensor(smoothings, dtype=torch.float64, device=first.device)
 
     def losses(outputs: Tensor, targets: Tensor) -> Tensor:
         own = shares.to(outputs.dtype)
         spread = -outputs.log_softmax(-1).flatten(1).mean(1)
-        return (1 - own) * _cross_entropy(outputs, targets, 0.0) + own * spread
+        return (1 - own) * item_losses(outputs, targets).mean(1) + own * spread
 
     return losses
 
 
-def _cross_entropy(outputs: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-    """All items of all members as one batch: `vmap` would take the function apart."""
-    wanted = targets.flatten(0, -2) if targets.is_floating_point() else targets.flatten()
-    items = functional.cross_entropy(
-        outputs.flatten(0, -2), wanted, reduction="none", label_smoothing=smoothing
-    )
-    return items.view(len(outputs), -1).mean(1)
+def item_losses(outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+    """The cross-entropy of every item of every member (K, items): `vmap` would take the function apart.
+
+    With the classes first: torch's softmax over a short last axis takes ten times as long.
+
+    Args:
+        outputs: logits (K, N, ..., classes).
+        targets: class numbers (K, N, ...), or shares of the classes (K, N, classes).
+        smoothing: share of the target spread over all classes.
+    """
+    logs = outputs.flatten(0, -2).t().contiguous().log_softmax(0)
+    if targets.is_floating_point():
+        items = -(targets.flatten(0, -2).t() * logs).sum(0)
+    else:
+        items = -logs.gather(0, targets.reshape(1, -1)).squeeze(0)
+    if smoothing:
+        items = (1 - smoothing) * items - smoothing * logs.mean(0)
+    return items.view(len(outputs), -1)
 
 
 def _squared_error(outputs: Tensor, targets: Tensor) -> Tensor:

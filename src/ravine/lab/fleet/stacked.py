@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...errors import NotFiniteError
 from ...randomness import seed_noise
-from ...training.evaluate import Outputs, count_right
+from ...training.evaluate import LOSS_UNIT, Outputs
 from ...training.feed import Feed
 from . import hyperparameters, objective
 from .averages import Averages
@@ -110,12 +110,14 @@ class StackedGroup:
         if first is not None and all(own is not None and own.inputs is first.inputs for own in shelves):
             orders = (own.positions(epoch, start) for own in shelves if own is not None)
             for positions in zip(*orders, strict=True):
-                chosen = torch.stack(positions).to(first.inputs.device)
-                yield first.inputs[chosen], first.targets[chosen]
+                chosen = torch.cat(positions).to(first.inputs.device)
+                inputs, targets = (kept.index_select(0, chosen) for kept in (first.inputs, first.targets))
+                members = len(self.members)
+                yield inputs.unflatten(0, (members, -1)), targets.unflatten(0, (members, -1))
             return
         for batches in zip(*(m.setup.feeds["train"].epoch(epoch, start) for m in self.members), strict=True):
-            inputs, targets = zip(*batches, strict=True)
-            yield torch.stack(inputs), torch.stack(targets)
+            own_inputs, own_targets = zip(*batches, strict=True)
+            yield torch.stack(own_inputs), torch.stack(own_targets)
 
     def foresee(self) -> None:
         """Run the validation part through all members at once, where they share it."""
@@ -162,13 +164,16 @@ class Work:
                 self._count()
 
     def _count(self) -> None:
-        """Count the predictions that wait, as `Loop.fold` does."""
+        """Count the predictions that wait, as `evaluate.count_right` does."""
         if self.waiting:
             outputs, targets = (torch.cat(pieces, 1) for pieces in zip(*self.waiting, strict=True))
-            for member, own, wanted in zip(self.members, outputs, targets, strict=True):
-                units, correct = count_right(own, wanted)
-                member.state.loss_units += units
-                member.state.correct += correct
+            losses = objective.item_losses(outputs, targets).double()
+            units = (losses / LOSS_UNIT).round().long().sum(1).tolist()
+            wanted = targets.argmax(-1) if targets.is_floating_point() else targets
+            correct = (outputs.argmax(-1) == wanted).sum(1).tolist()
+            for member, own_units, right in zip(self.members, units, correct, strict=True):
+                member.state.loss_units += own_units
+                member.state.correct += right
         self.waiting, self.values = [], 0
 
     def settle(self) -> None:
