@@ -54,7 +54,7 @@ def run_page(name, place, capsys):
             for command in text.splitlines():
                 program, *arguments = shlex.split(command)
                 assert program == "ravine"
-                if arguments[0] == "train":  # one epoch shows that the command works
+                if arguments[0] in ("train", "ensemble"):  # one epoch shows that the command works
                     arguments += ["--set", "stop.epochs=1", "--out", str(place / f"run{counts['command']}")]
                 assert main(arguments) == 0, command
                 counts["command"] += 1
@@ -104,3 +104,7 @@ def test_the_page_names_every_optimizer_and_option():
     classes = [name for name, part in vars(ravine.optim).items() if isinstance(part, type)]
     for name in (*classes, *registry.names("optimizer"), *DEFAULTS):
         assert f"`{name}`" in text or f"`{name}=" in text, name
+
+
+def test_the_page_on_ensembles_runs(place, capsys):
+    assert run_page("ensembles.md", place, capsys) == {"module": 0, "python": 1, "text": 1, "command": 4}
