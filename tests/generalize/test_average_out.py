@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ravine.errors import ModelError
+from ravine.errors import DataError, ModelError
 from ravine.generalize import (
     DropConnect,
     Dropout,
@@ -18,8 +18,10 @@ from ravine.generalize import (
     StochasticDepth,
     average_out,
 )
+from ravine.generalize import flip as mirror
 
 F64 = torch.float64
+STACK = torch.stack
 X = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=F64)
 
 
@@ -167,11 +169,11 @@ def test_what_comes_before_the_first_noise_is_computed_once():
     class Body(nn.Linear):
         def forward(self, x):
             out = super().forward(x)
-            seen.append(torch._C._functorch.is_batchedtensor(out))
+            seen.append((len(x), torch._C._functorch.is_batchedtensor(out)))
             return out
 
     average_out(net(lambda: Body(3, 4), Dropout(0.5), linear(4, 2)), X, "samples", 16)
-    assert seen == [False]
+    assert seen == [(2, False), (5, False)]  # two items tell where the items are
 
 
 def test_samples_are_addressed_and_leave_the_random_stream_alone():
@@ -490,8 +492,100 @@ def test_views_are_not_ignored(how):
 def test_nor_on_how_many_others_there_are(how, together, monkeypatch):
     """However many items and draws are taken at once."""
     model = net(StochasticDepth(0.5), linear(3, 4), nn.Tanh(), Dropout(0.5), linear(4, 2))
-    monkeypatch.setattr(import_module("ravine.generalize.average_out"), "_TOGETHER", together)
+    monkeypatch.setattr(import_module("ravine.generalize.pieces"), "TOGETHER", together)
     whole = average_out(model, X, how, 8)
     parts = [average_out(model, X[number : number + 1], how, 8) for number in range(5)]
     torch.testing.assert_close(whole.mean, torch.cat([part.mean for part in parts]))
     torch.testing.assert_close(whole.spread, torch.cat([part.spread for part in parts]))
+
+
+@pytest.mark.parametrize("sure", [Dropout(0.0), nn.Dropout(0.0), Dropout(1.0), StochasticDepth(0.0, "batch")])
+def test_a_coin_that_is_sure_is_none(sure):
+    """Of 100 units and more: they are no masks, and what becomes of them is what does in training."""
+    model = net(linear(3, 100), sure, sure, linear(100, 4), nn.Tanh(), Dropout(0.5), linear(4, 2))
+    found = average_out(model, X, "exact")
+    assert found.answers == 16
+    hidden = model[3](model[0](X) if getattr(sure, "p", 0.0) == 0.0 else torch.zeros(5, 100, dtype=F64))
+    wanted = average_out(model[4:], hidden, "exact")
+    torch.testing.assert_close(found.mean, wanted.mean)
+    torch.testing.assert_close(found.spread, wanted.spread)
+
+
+def test_a_model_that_is_a_dropout_is_enumerated_too():
+    exact = average_out(nn.Dropout(0.5), X, "exact")
+    torch.testing.assert_close(exact.mean, X)
+    torch.testing.assert_close(exact.spread, X.abs())  # 0 or twice the value
+    assert exact.answers == 8
+
+
+class InPlace(nn.Module):
+    """A network that goes on with what its dropout wrote to, and not with what it returned."""
+
+    def __init__(self, function, place, use):
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.two, self.drop = nn.Linear(3, 4), nn.Linear(4, 2), nn.Dropout(0.5, inplace=place)
+        self.function, self.place, self.use = function, place, use
+
+    def forward(self, x):
+        hidden = torch.tanh(self.one(x))
+        if self.function:
+            dropped = functional.dropout(hidden, 0.5, self.training, self.place)
+        else:
+            dropped = self.drop(hidden)
+        return self.use(self.two, hidden if self.place else dropped)
+
+
+USES = {
+    "a layer": lambda layer, hidden: torch.tanh(layer(hidden)),
+    "a list": lambda layer, hidden: layer(torch.stack([hidden, hidden]).mean(0)),
+    "the answer": lambda layer, hidden: hidden,
+}
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("function", [False, True])
+def test_dropout_in_place_is_seen_where_it_was_written_to(function, use, monkeypatch):
+    ways = ["samples"] if function else ["samples", "exact"]
+    in_turn = []
+    monkeypatch.setattr(
+        torch, "stack", lambda parts, *axis: in_turn.append(len(parts)) or STACK(parts, *axis)
+    )
+    for how in ways:
+        found, wanted = (
+            average_out(InPlace(function, place, USES[use]).double(), X, how, 32) for place in (True, False)
+        )
+        torch.testing.assert_close(found.mean, wanted.mean)
+        torch.testing.assert_close(found.spread, wanted.spread)
+        assert bool((found.spread > 0.01).any())
+    assert 32 not in in_turn  # still side by side
+
+
+@pytest.mark.parametrize("together", [1, 40, 200, 10_000])
+@pytest.mark.parametrize("how", ["views", "samples"])
+def test_views_are_taken_in_pieces(how, together, monkeypatch):
+    """No pass has more numbers than memory is to hold, and an item's views are there to be averaged."""
+    passes = []
+
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.noise = Dropout(0.5)
+
+        def forward(self, x):
+            passes.append(x.numel())
+            return self.noise(x.flatten(1)[:, :3] ** 2)
+
+    monkeypatch.setattr(import_module("ravine.generalize.pieces"), "TOGETHER", together)
+    x = torch.randn(7, 3, 2, 2, generator=torch.Generator().manual_seed(2), dtype=F64)
+    found = average_out(Counting(), x, how, 1, views=VIEWS)
+    assert max(passes) <= max(together, 4 * 12)
+    squares = torch.stack([view.flatten(1)[:, :3] ** 2 for view in (x, flip(x), x + 1, x - 1)])
+    kept = average_out(Dropout(0.5), squares[0], "samples", 1).mean / squares[0] if how == "samples" else 1
+    torch.testing.assert_close(found.mean, squares.mean(0) * kept)
+    assert found.answers == 4
+
+
+def test_mirror_images_of_a_table_are_refused():
+    with pytest.raises(DataError, match=r"mirror images are of images .* not of a shape of \(1, 3\)"):
+        average_out(net(linear(3, 2)), X, "views", views=[mirror])

@@ -79,3 +79,24 @@ def test_without_batches_or_layers_it_says_so():
         reestimate(network(), [])
     with pytest.raises(ModelError, match="no batch normalization"):
         remember_batches(nn.Linear(2, 2), batches())
+
+
+def test_a_second_call_remembers_other_batches():
+    model, other = network(), network()
+    assert remember_batches(model, batches(6)) == 2
+    later = [10 + batch for batch in batches(3)]
+    assert remember_batches(model, later) == remember_batches(other, later) == 2
+    assert list(model.state_dict()) == list(other.state_dict())
+    x = batches(1)[0]
+    found, wanted = (average_out(each, x, "samples", 16) for each in (model, other))
+    assert torch.equal(found.mean, wanted.mean) and torch.equal(found.spread, wanted.spread)
+
+
+def test_a_model_in_whose_place_nothing_can_be_put_is_refused():
+    with pytest.raises(ModelError, match=r"itself a batch normalization.* within a torch\.nn\.Sequential"):
+        remember_batches(nn.BatchNorm1d(3), [torch.randn(9, 3)])
+    remembered = nn.Sequential(nn.BatchNorm1d(3))
+    remember_batches(remembered, [torch.randn(9, 3)])
+    given = [torch.randn(9, 3) for _ in range(2)]
+    assert remember_batches(remembered[0], given) == 1
+    torch.testing.assert_close(remembered[0].means, torch.stack([batch.mean(0) for batch in given]))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from ravine.errors import ModelError
 from ravine.generalize import DropConnect
@@ -92,3 +93,31 @@ def test_what_the_layer_tells_of_itself_can_be_asked():
     assert (part.out_channels, part.stride) == (6, (2, 2))
     with pytest.raises(AttributeError):
         _ = part.nothing
+
+
+def pruned():
+    layer = nn.Linear(3, 2)
+    prune.random_unstructured(layer, "weight", 0.5)
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("layer", "names"),
+    [
+        (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)), "weight.original0 and .*original1"),
+        (
+            lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(3, 2)),
+            "parametrizations.weight.original",
+        ),
+        (pruned, "weight_orig"),
+    ],
+)
+def test_of_a_weight_that_is_computed_it_says_from_what(layer, names):
+    with pytest.raises(ModelError, match=rf"Linear is computed from .*{names}, as by .* take that off"):
+        DropConnect(layer())
+
+
+def test_a_layer_that_has_no_weights_yet_is_refused():
+    for lazy in (nn.LazyLinear(3), nn.LazyConv2d(3, 3)):
+        with pytest.raises(ModelError, match=f"this {type(lazy).__name__} has no weights yet"):
+            DropConnect(lazy)

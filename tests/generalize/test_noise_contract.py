@@ -118,8 +118,9 @@ def test_it_compiles(name):
     torch._dynamo.reset()
     part, x = PARTS[name](), images()
     compiled = torch.compile(part, backend="aot_eager", fullgraph=True)
-    torch.manual_seed(0)
-    assert compiled(x).shape == part(x).shape
+    for seed in range(6):  # of six draws of batch-wise depth some keep it, some do not
+        found, wanted = (torch.manual_seed(seed) and each(x) for each in (compiled, part))
+        torch.testing.assert_close(found, wanted)
     part.eval()
     torch.testing.assert_close(compiled(x), part(x))
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ravine import optim
-from ravine.generalize.penalties import MaxNorm, Penalty, elastic_net, l1, l2, max_norm_
+from ravine.generalize import DropConnect
+from ravine.generalize.penalties import MaxNorm, Penalty, elastic_net, l1, l2, max_norm_, unit_weights
 
 F64 = torch.float64
 
@@ -225,10 +226,10 @@ def test_the_proximal_step_gives_zeros_where_the_term_gives_none():
 # What is refused.
 
 
-@pytest.mark.parametrize("value", [-1e-9, math.nan, math.inf])
+@pytest.mark.parametrize("value", [-1e-9, math.nan, math.inf, "a", None, [1.0]])
 def test_strengths_out_of_range_are_refused(value):
     with pytest.raises(ValueError, match=r"Invalid l1: .* at least 0 and finite"):
-        Penalty(some(3), l1=value)
+        Penalty([{"params": some(3), "l1": value}])
     with pytest.raises(ValueError, match="Invalid l2"):
         Penalty([{"params": some(3), "l2": value}])
     with pytest.raises(ValueError, match="Invalid beta"):
@@ -272,7 +273,7 @@ def test_a_penalty_of_nothing_is_refused():
         Penalty([], l1=0.1)
 
 
-@pytest.mark.parametrize("limit", [0.0, -1.0, math.nan])
+@pytest.mark.parametrize("limit", [0.0, -1.0, math.nan, "a", None])
 def test_limits_that_are_not_above_zero_are_refused(limit):
     model = network()
     with pytest.raises(ValueError, match="Invalid limit"):
@@ -458,3 +459,73 @@ def test_max_norm_of_some_groups_and_of_those_added_later():
     assert lengths(model[2].weight.detach()).max() <= 0.1
     assert lengths(model[0].weight.detach()).min() > 0.1
     assert not torch.equal(model[0].weight, before)
+
+
+# Which weights a model's layers tell.
+
+
+class Many(nn.Module):
+    """Layers of every kind, gains of several dimensions, and parameters of the network's own."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.token, self.position = nn.Embedding(7, 8), nn.Parameter(torch.randn(1, 3, 8))
+        self.norm, self.batch = nn.LayerNorm((3, 8)), nn.BatchNorm1d(3)
+        self.line, self.dropped = nn.Linear(8, 8), DropConnect(nn.Linear(8, 8))
+        self.up, self.down = nn.ConvTranspose1d(3, 4, 2), nn.Conv1d(4, 3, 2)
+        self.dropped_up = DropConnect(nn.ConvTranspose1d(3, 3, 1))
+        self.attention, self.cell = nn.MultiheadAttention(8, 2), nn.GRU(8, 8, num_layers=2)
+        self.normed = nn.utils.parametrizations.weight_norm(nn.Linear(8, 8))
+        self.tied = nn.Linear(8, 8)
+        self.tied.weight = self.line.weight
+
+
+BY_UNIT = {
+    **dict.fromkeys(("line.weight", "dropped.weight", "down.weight"), 0),
+    **dict.fromkeys(("up.weight", "dropped_up.weight"), 1),
+    **dict.fromkeys(("attention.in_proj_weight", "attention.out_proj.weight"), 0),
+    **{f"cell.weight_{kind}_l{number}": 0 for kind in ("ih", "hh") for number in (0, 1)},
+}
+
+
+def test_the_weights_of_units_are_those_of_layers():
+    model = Many()
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    assert {names[weight]: axis for weight, axis in unit_weights(model)} == BY_UNIT
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_max_norm_of_a_model_binds_them_alone(hooked):
+    model = Many()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1.0).mul_(10.0)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    if hooked:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        MaxNorm(optimizer, 1.5, model=model)
+        optimizer.step()
+    else:
+        max_norm_(model, 1.5)
+    for name, parameter in model.named_parameters():
+        if name in BY_UNIT:
+            wanted = torch.renorm(before[name], 2, BY_UNIT[name], 1.5)
+            torch.testing.assert_close(parameter.detach(), wanted, rtol=1e-5, atol=0)
+            assert not torch.equal(parameter, before[name])
+        else:
+            assert torch.equal(parameter, before[name]), name
+
+
+def test_max_norm_of_a_model_leaves_what_the_optimizer_does_not_step():
+    model = network()
+    optimizer = torch.optim.SGD([{"params": model[0].weight}, {"params": model[2].parameters()}], lr=0.0)
+    MaxNorm(optimizer, 0.1, model=model, groups=[1])
+    optimizer.step()
+    assert lengths(model[0].weight.detach()).min() > 0.1 >= lengths(model[2].weight.detach()).max()
+    with pytest.raises(ValueError, match="no weights of linear, convolution, attention or recurrent layers"):
+        MaxNorm(torch.optim.SGD([model[0].bias], lr=0.1), 1.0, model=model)
+    with pytest.raises(ValueError, match="no weights of linear"):
+        max_norm_(nn.LayerNorm((3, 8)), 1.0)
+    with pytest.raises(ValueError, match="complex64 is not real"):
+        max_norm_(nn.Linear(2, 2, dtype=torch.complex64), 1.0)

@@ -254,7 +254,7 @@ class Attending(nn.Module):
 def test_attention_keeps_its_pairs_and_its_projection():
     model = Attending()
     told = regularize(model, dropout=0.1, stochastic_depth=0.2)
-    assert told[0] == "dropout 0.1 of the input of mlp.2 (1 place)"
+    assert told[0] == "dropout 0.1 of the input of mlp.0, mlp.2 (2 places)"
     assert told[1] == "stochastic depth up to 0.2 at the end of attention, mlp.2 (2 places)"
     x = torch.randn(2, 5, 8)
     out, weights = model.train().attention(x, x, x)
@@ -391,3 +391,51 @@ def test_an_activation_that_ends_a_branch_and_is_used_within_it_is_refused():
 
     with pytest.raises(ModelError, match="act ends a residual branch and is used elsewhere too"):
         branch_ends(Reused())
+
+
+class Taken(nn.Module):
+    """A layer of another kind, then two linear ones."""
+
+    def __init__(self, layer, use=lambda out: out):
+        super().__init__()
+        self.layer, self.use = layer, use
+        self.one, self.two = nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.two(self.one(self.use(self.layer(x))).relu())
+
+
+class Attended(nn.MultiheadAttention):
+    def forward(self, x):
+        return super().forward(x, x, x)
+
+
+NUMBERS = torch.tensor([[1, 2, 3], [4, 5, 6]])
+
+
+@pytest.mark.parametrize(
+    ("made", "x"),
+    [
+        (lambda: Taken(nn.LSTM(8, 8, batch_first=True), lambda out: out[0]), torch.randn(2, 3, 8)),
+        (lambda: Taken(nn.GRUCell(8, 8)), torch.randn(2, 8)),
+        (lambda: Taken(nn.Embedding(7, 8)), NUMBERS),
+        (lambda: Taken(nn.EmbeddingBag(7, 8)), NUMBERS),
+        (lambda: Taken(Attended(8, 2, batch_first=True), lambda out: out[0]), torch.randn(2, 3, 8)),
+        (lambda: Taken(DropConnect(nn.Conv1d(3, 3, 1))), torch.randn(2, 3, 8)),
+    ],
+)
+def test_a_linear_layer_after_a_layer_of_another_kind_is_not_the_first(made, x):
+    model = made()
+    told = regularize(model, dropout=0.5)
+    assert told == ["dropout 0.5 of the input of one, two (2 places)"]
+    assert not torch.allclose(model(x), model(x))
+
+
+def test_layers_without_weights_yet_are_refused_and_left_whole():
+    model = nn.Sequential(nn.LazyLinear(4), nn.ReLU(), nn.LazyLinear(2))
+    with pytest.raises(ModelError, match=r"this LazyLinear has no weights yet.* run a batch through"):
+        regularize(model, drop_connect=0.5)
+    x = torch.randn(3, 5)
+    assert model(x).shape == (3, 2)
+    regularize(model, drop_connect=0.5)
+    assert not torch.allclose(model(x), model(x))

@@ -825,3 +825,22 @@ def test_tracing_leaves_buffers_and_modes_alone():
     model = Counting().eval()
     assert branch_ends(model) == [BranchEnd("layer", True)]
     assert float(model.count) == 0 and not any(module.training for module in model.modules())
+
+
+class Film(nn.Module):
+    """scale(x)·y(x) + shift(x): three projections side by side, none of them a shortcut of the others."""
+
+    def __init__(self, deeper=False):
+        super().__init__()
+        self.scale, self.value, self.shift = (nn.Linear(8, 8) for _ in range(3))
+        self.stem, self.head = nn.Linear(8, 8), nn.Linear(8, 2)
+        self.more = nn.Linear(8, 8) if deeper else nn.Identity()
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head(self.scale(x) * self.more(self.value(x)) + self.shift(x))
+
+
+def test_layers_side_by_side_are_no_deeper_than_one():
+    assert branch_ends(Film()) == []
+    assert [end.name for end in branch_ends(Film(deeper=True))] == ["scale"]

@@ -43,6 +43,12 @@ def test_rates_grow_linearly_with_depth():
         linear_rates(1.5, 3)
 
 
+@pytest.mark.parametrize("branches", [-3, 2.5, "many", True])
+def test_a_number_of_branches_that_is_none_is_refused(branches):
+    with pytest.raises(ValueError, match=r"Invalid branches: .* a whole number of at least 0"):
+        linear_rates(0.5, branches)
+
+
 def test_a_mode_that_is_none_is_refused():
     with pytest.raises(ValueError, match="Invalid mode: 'column'; valid are 'row' and 'batch'"):
         StochasticDepth(0.1, "column")

@@ -49,3 +49,11 @@ def test_a_damaged_sheet_is_named(run):
     (run / "augmented.safetensors").write_bytes(b"no tensors")
     with pytest.raises(RunError, match=r"augmented.safetensors cannot be read"):
         write_report(run)
+
+
+@pytest.mark.parametrize(("names", "told"), [('["flip", "mixup"]', True), ('["flip", "crop"]', False)])
+def test_of_mixes_it_says_whose_the_partners_are(run, names, told):
+    recipe = run / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace('["flip", "crop"]', names))
+    text = write_report(run).read_text()
+    assert ("in training with others of their batch" in text) is told

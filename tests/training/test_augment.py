@@ -1,12 +1,14 @@
 """Augmentation in a training: named transforms, each item's own draw, whatever the batches."""
 
+from itertools import combinations_with_replacement
+
 import pytest
 import torch
 from torch import nn
 
 from ravine import registry
 from ravine.errors import RecipeError
-from ravine.generalize.augment import ColorJitter, Flip, Mixing, PaddedCrop, compose
+from ravine.generalize.augment import ColorJitter, Draws, Flip, Mixing, PaddedCrop, compose
 from ravine.training import run as runs
 from ravine.training.augment import Shift, made
 from ravine.training.data.batches import TensorBatches
@@ -14,6 +16,7 @@ from ravine.training.data.dataset import Dataset
 from ravine.training.feed import Feed
 from ravine.training.preprocessing_statistics import TrainingPart
 
+ALL = [entry.name for entry in registry.entries("augmentation")]
 CPU = torch.device("cpu")
 EVERY = [
     entry.name
@@ -122,3 +125,47 @@ def test_a_run_takes_them_from_the_recipe(tmp_path):
     settings = [{"augment": ["crop", "rotate", "erase"], "model": {"name": "mlp"}, "stop": {"epochs": 2}}]
     run = runs.train(None, "digits", settings=settings, out=tmp_path / "run")
     assert run.result["test"]["accuracy"] > 0.2
+
+
+def addresses(names, monkeypatch):
+    """What is drawn in one pass of a list of augmentations, in its order."""
+    seen, bits = [], Draws._bits
+
+    def noted(self, what, *shape):
+        seen.append((self.within, what))
+        return bits(self, what, *shape)
+
+    x, numbers = images(4, 3, 16, 16), torch.arange(4)
+    augmentation = made(sorted(names, key=lambda name: name in ("mixup", "cutmix")), part_of(x))
+    with monkeypatch.context() as patch:
+        patch.setattr(Draws, "_bits", noted)
+        batches = TensorBatches(x, numbers % 3, 4, seed=1)
+        feed = Feed(batches, CPU, nn.Identity(), augmentation.change, 1, mix=augmentation.mix)
+        list(feed.epoch(0))
+    return seen
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        pair
+        for pair in combinations_with_replacement(ALL, 2)
+        if not set(pair) <= {"mixup", "cutmix"}  # drawn for the same partner
+    ],
+    ids="-".join,
+)
+def test_no_two_of_a_list_draw_the_same_numbers(names, monkeypatch):
+    seen = addresses(names, monkeypatch)
+    assert len(seen) == sum(len(addresses([name], monkeypatch)) for name in names)
+    assert len(seen) == len(set(seen))
+
+
+def test_a_shift_and_a_crop_are_independent():
+    """The correlation of their offsets, 0.95 where both draw the same numbers, is within five errors of 0."""
+    pixels = torch.arange(40.0).expand(3, 40, 40).clone()
+    draws = Draws(0, 0, torch.arange(3000))
+    pair = compose([Shift(2), PaddedCrop(6)])
+    both = pair(pixels.expand(3000, 3, 40, 40), draws)[:, 0, 20, 20]
+    first = Shift(2)(pixels.expand(3000, 3, 40, 40), draws)[:, 0, 20, 20]
+    found = torch.corrcoef(torch.stack([first, both - first]))[0, 1]
+    assert abs(float(found)) < 5 / 3000**0.5

@@ -249,3 +249,47 @@ def test_a_network_without_weights_is_refused(tmp_path):
         "regularize.max_norm",
     ]
     assert all("no weights" in problem for problem in caught.value.problems)
+
+
+# Which weights.
+
+
+class Placed(nn.Module):
+    """Gains of two dimensions, an embedding of positions, and layers whose units lie on either axis."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.position, self.norm = nn.Parameter(torch.randn(1, 3, 4)), nn.LayerNorm((3, 4))
+        self.up, self.head = nn.ConvTranspose1d(3, 5, 1), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(self.up(self.norm(x + self.position)).mean(1))
+
+
+def placed():
+    draw = torch.Generator().manual_seed(0)
+    data = [(torch.randn(8, 3, 4, generator=draw), torch.randn(8, 2, generator=draw))]
+    return Placed(), data
+
+
+def test_gains_of_several_dimensions_are_not_penalized():
+    """What decay is for, and nothing else."""
+    model, data = placed()
+    model.up.requires_grad_(False)
+    setup = runs.make_setup(model, data, STEP, settings=[{"regularize": {"l2": 1.0}}])
+    wanted = model.position.square().sum() + model.head.weight.square().sum()
+    assert setup.penalty().item() == pytest.approx(wanted.item(), rel=1e-6)
+
+
+def test_gains_and_embeddings_are_not_bound(tmp_path):
+    """A step of rate 0 leaves everything but the units of layers."""
+    model, data = placed()
+    before = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
+    still = STEP | {"optimizer": STEP["optimizer"] | {"lr": 1e-30}}
+    settings = [{"regularize": {"max_norm": 0.1}}]
+    found = last_weights(runs.train(model, data, still, settings=settings, out=tmp_path / "run").folder)
+    for name in ("position", "norm.weight", "norm.bias", "up.bias", "head.bias"):
+        torch.testing.assert_close(found[name], before[name])
+    for name, axis in (("up.weight", 1), ("head.weight", 0)):
+        torch.testing.assert_close(found[name], torch.renorm(before[name], 2, axis, 0.1))

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ravine.errors import ModelError, RecipeError
-from ravine.generalize import NoisyPart
+from ravine.generalize import NoisyPart, pieces
 from ravine.generalize.views import TenCrop
 from ravine.training import averaged
 from ravine.training import run as runs
@@ -119,11 +119,15 @@ def test_an_export_of_samples_is_refused(noisy, tmp_path):
     ("data", "settings", "message"),
     [
         ("wine", {"predict": {"average": "flip"}}, "views are of images, and these data are a table"),
-        ("wine", {"model": {"name": "linear"}, "predict": {"average": "samples"}}, "no noise in its layers"),
+        (
+            "wine",
+            {"model": {"name": "linear"}, "predict": {"average": "samples"}},
+            "the network has no noise",
+        ),
         ("wine", {"regularize": {"dropout": 1.5}}, r"regularize\.dropout = 1\.5"),
         ("wine", {"regularize": {"dropuot": 0.5}}, "did you mean 'dropout'"),
         ("wine", {"regularize": {"dropout": True}}, r"regularize\.dropout = True"),
-        ("wine", {"model": {"dropout": 0.0}, "predict": {"average": "samples"}}, "no noise in its layers"),
+        ("wine", {"model": {"dropout": 0.0}, "predict": {"average": "samples"}}, "the network has no noise"),
         ("digits", {"predict": {"average": "mean"}}, r"predict\.average = 'mean'"),
     ],
 )
@@ -175,3 +179,47 @@ def test_probabilities_too_small_for_float32_leave_a_finite_loss(tmp_path):
     settings = {"predict": {"average": "samples"}, "stop": {"epochs": 1}}
     run = runs.train(Sure(), batches, settings, out=tmp_path / "run")
     assert run.result["train"]["loss"] < 100
+
+
+class Functional(nn.Module):
+    """A network whose only noise is a function call in its own code."""
+
+    def __init__(self, shape, outputs, rate=0.5):
+        super().__init__()
+        self.layer, self.head, self.rate = nn.Linear(shape[0], 16), nn.Linear(16, outputs), rate
+
+    def forward(self, x):
+        hidden = self.layer(x).relu()
+        return self.head(nn.functional.dropout(hidden, self.rate, self.training))
+
+
+@pytest.mark.parametrize("data", ["wine", "given"])
+def test_dropout_in_a_network_s_own_code_is_noise_enough(data, tmp_path):
+    settings = {"predict": {"average": "samples", "samples": 4}, "stop": {"epochs": 1}}
+    if data == "given":
+        torch.manual_seed(0)
+        data = [(torch.randn(8, 13), torch.randint(0, 3, (8,))) for _ in range(3)]
+    model = Functional((13,), 3)
+    run = runs.train(model, data, settings=[settings], out=tmp_path / "run")
+    assert run.result["train"]["loss"] > 0
+    with pytest.raises(RecipeError, match=r"the network has no noise; set regularize\.dropout"):
+        runs.train(Functional((13,), 3, 0.0), data, settings=[settings], out=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize("together", [1, 2000, 10**6])
+def test_views_of_many_items_are_taken_in_pieces(task, together, monkeypatch):
+    passes = []
+
+    class Counting(nn.Module):
+        def forward(self, x):
+            passes.append(x.numel())
+            return x.flatten(1)[:, :4]
+
+    x = torch.randn(9, 3, 8, 8)
+    whole = averaged.OverViews(Counting(), "ten-crop", task)(x)
+    passes.clear()
+    monkeypatch.setattr(pieces, "TOGETHER", together)
+    torch.testing.assert_close(averaged.OverViews(Counting(), "ten-crop", task)(x), whole)
+    assert max(passes) <= max(together, 10 * 3 * 8 * 8) and sum(passes) == 10 * x.numel()

@@ -9,15 +9,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.optim import Optimizer
 
 from ..errors import nearest
+from .noise import DropConnect
 
 Parameters = nn.Module | Tensor | Iterable[Tensor] | Iterable[tuple[str, Tensor]]
 """What is penalized: a module, a tensor, or tensors with or without names. One that is there twice, as
 shared weights are, counts once."""
 
 STRENGTHS = ("l1", "l2")
+_LAYERS = (nn.Linear, nn.Bilinear, _ConvNd, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 
 
 def l1(parameters: Parameters) -> Tensor:
@@ -121,20 +124,50 @@ def max_norm_(parameters: Parameters, limit: float, *, dim: int = 0) -> None:
     """Scale each unit's incoming weights back to the length `limit` where they are longer, in place.
 
     Srebro and Shraibman 2005; Hinton et al. 2012, arXiv:1207.0580, with dropout. Weights that are short
-    enough are not touched, and a second call changes nothing. Tensors of one dimension or none (biases,
-    gains) hold no unit's weights and are left alone; so are weights that are not finite, to be found.
+    enough are not touched, and a second call changes nothing. Weights that are not finite are left alone, to
+    be found. Of a module these are the `unit_weights`, and nothing else of it. Of tensors only the shape is
+    known: those of one dimension or none (biases, gains) hold no unit's weights and are left alone, and all
+    others are taken for weights, so do not give gains of more dimensions, or embeddings.
 
     Args:
-        parameters: real tensors; of two dimensions or more at least one.
+        parameters: a module, or real tensors; of two dimensions or more at least one.
         limit: the greatest 2-norm, above 0; 2 to 4 is usual with dropout.
-        dim: the axis of the units: 0 for linear and convolution layers, 1 for transposed convolutions.
+        dim: the axis of the units in tensors: 0 for linear and convolution layers, 1 for transposed
+            convolutions. A module's layers tell their own.
 
     Raises:
         ValueError: the limit is not above 0; there are no weights, one is not real or has no such axis.
     """
     _check_limit(limit)
+    _shorten(
+        _of_layers(parameters) if isinstance(parameters, nn.Module) else _of_shape(parameters, dim), limit
+    )
+
+
+def unit_weights(model: nn.Module) -> list[tuple[nn.Parameter, int]]:
+    """The weights whose slices are each a unit's incoming weights, with the axis of the units.
+
+    They are those of linear and convolution layers, `DropConnect` around one, attention and recurrent layers.
+    The axis is 0, and 1 for transposed convolutions. Gains, biases, embeddings, and parameters that a network
+    uses in its own code are none: no layer tells what they do. Nor are weights that are computed from other
+    parameters, as under weight normalization.
+
+    Args:
+        model: the network; weights that several layers share are there once.
+    """
+    found: dict[nn.Parameter, int] = {}
+    for module in model.modules():
+        layer = module.layer if isinstance(module, DropConnect) else module
+        if isinstance(layer, _LAYERS):
+            for name, parameter in module.named_parameters(recurse=False):
+                if "weight" in name and parameter.dim() > 1:
+                    found.setdefault(parameter, 1 if isinstance(layer, _ConvTransposeNd) else 0)
+    return list(found.items())
+
+
+def _shorten(weights: Sequence[tuple[Tensor, int]], limit: float) -> None:
     with torch.no_grad():
-        for weight, axis in _unit_weights(parameters, dim):
+        for weight, axis in weights:
             wide = torch.promote_types(weight.dtype, torch.float32)
             others = [other for other in range(weight.dim()) if other != axis]
             length = torch.linalg.vector_norm(weight, dim=others, keepdim=True, dtype=wide)
@@ -156,19 +189,28 @@ class MaxNorm:
     """
 
     def __init__(
-        self, optimizer: Optimizer, limit: float, *, groups: Sequence[int] | None = None, dim: int = 0
+        self,
+        optimizer: Optimizer,
+        limit: float,
+        *,
+        model: nn.Module | None = None,
+        groups: Sequence[int] | None = None,
+        dim: int = 0,
     ) -> None:
         """Begin with the next step.
 
         Args:
             optimizer: whose parameters are bounded.
             limit: the greatest 2-norm, above 0.
+            model: the network; then its `unit_weights` are bounded, as far as the optimizer steps them. An
+                optimizer alone does not tell weights from gains of several dimensions and from embeddings:
+                without the network all parameters of two dimensions or more are bounded.
             groups: positions in `optimizer.param_groups`; all of them, also those added later, where None.
-            dim: the axis of the units.
+            dim: the axis of the units, where there is no model.
 
         Raises:
-            ValueError: the limit is not above 0; there is no such group; there are no weights of two
-                dimensions or more, or one has no such axis; the optimizer is a Schedule-Free one.
+            ValueError: the limit is not above 0; there is no such group; there are no weights, or one has no
+                such axis; the optimizer is a Schedule-Free one.
         """
         _check_limit(limit)
         if hasattr(optimizer, "eval"):  # what it steps is not what is evaluated
@@ -181,8 +223,9 @@ class MaxNorm:
                 raise ValueError(f"there is no group {position}: the optimizer has {count}, counted from 0")
         self.limit = limit
         self.groups = groups
+        self.model = model
         self.dim = dim
-        _unit_weights(self._parameters(optimizer), dim)
+        self._weights(optimizer)
         self._hook = optimizer.register_step_post_hook(self._keep)
 
     def remove(self) -> None:
@@ -190,12 +233,13 @@ class MaxNorm:
         self._hook.remove()
 
     def _keep(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        max_norm_(self._parameters(optimizer), self.limit, dim=self.dim)
+        _shorten(self._weights(optimizer), self.limit)
 
-    def _parameters(self, optimizer: Optimizer) -> list[Tensor]:
+    def _weights(self, optimizer: Optimizer) -> Sequence[tuple[Tensor, int]]:
         groups = optimizer.param_groups
         chosen = groups if self.groups is None else [groups[position] for position in self.groups]
-        return [parameter for group in chosen for parameter in group["params"]]
+        parameters = [parameter for group in chosen for parameter in group["params"]]
+        return _of_shape(parameters, self.dim) if self.model is None else _of_layers(self.model, parameters)
 
 
 def tensors_of(parameters: Parameters) -> list[Tensor]:
@@ -270,7 +314,19 @@ def _group(given: Mapping[str, Any]) -> dict[str, Any]:
     return group
 
 
-def _unit_weights(parameters: Parameters, dim: int) -> list[tuple[Tensor, int]]:
+def _of_layers(model: nn.Module, stepped: Iterable[Tensor] | None = None) -> list[tuple[nn.Parameter, int]]:
+    """The unit weights of a model, or those of them that an optimizer steps."""
+    weights = unit_weights(model)
+    if stepped is not None:
+        known = {id(parameter) for parameter in stepped}
+        weights = [(weight, axis) for weight, axis in weights if id(weight) in known]
+    if not weights:
+        raise ValueError("there are no weights of linear, convolution, attention or recurrent layers")
+    tensors_of(weight for weight, _ in weights)  # all are real
+    return weights
+
+
+def _of_shape(parameters: Parameters, dim: int) -> list[tuple[Tensor, int]]:
     """The tensors of two dimensions or more, each with the axis of its units."""
     weights = [tensor for tensor in tensors_of(parameters) if tensor.dim() > 1]
     if not weights:
@@ -281,11 +337,11 @@ def _unit_weights(parameters: Parameters, dim: int) -> list[tuple[Tensor, int]]:
     return [(weight, dim % weight.dim()) for weight in weights]
 
 
-def _check_strength(name: str, value: float) -> None:
-    if not 0 <= value < math.inf:
-        raise ValueError(f"Invalid {name}: {value}; it must be at least 0 and finite")
+def _check_strength(name: str, value: Any) -> None:
+    if not (isinstance(value, int | float) and 0 <= value < math.inf):
+        raise ValueError(f"Invalid {name}: {value!r}; it must be at least 0 and finite")
 
 
-def _check_limit(limit: float) -> None:
-    if not limit > 0:
-        raise ValueError(f"Invalid limit: {limit}; it must be above 0")
+def _check_limit(limit: Any) -> None:
+    if not (isinstance(limit, int | float) and limit > 0):
+        raise ValueError(f"Invalid limit: {limit!r}; it must be above 0")

@@ -23,6 +23,8 @@ _KINDS: dict[str, type[Dropout | FeatureDropout | StochasticDepth | DropConnect]
     "drop_connect": DropConnect,
 }
 _LAYERS = (nn.Linear, _ConvNd, DropConnect)
+# What else makes values of its input by weights, so that a linear layer after it is not the first layer.
+_OTHER_LAYERS = (nn.Embedding, nn.EmbeddingBag, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 _WHERE = {
     "dropout": "linear layer after another layer",
     "feature_dropout": "convolution after the first",
@@ -50,8 +52,8 @@ def regularize(
 
     Args:
         model: any module.
-        dropout: of the inputs of linear layers, but for one that comes first of all layers; rates are in
-            [0, 1), and 0 is none.
+        dropout: of the inputs of linear layers, but for one that comes first of all layers, recurrent layers,
+            embeddings and attention among them; rates are in [0, 1), and 0 is none.
         feature_dropout: of the maps that go into convolutions, but for the first convolution.
         drop_connect: of the weights of linear layers but the last; of the last if it is the only one.
         stochastic_depth: of residual branches (`residual.branch_ends` says what is one), from p/L for the
@@ -101,12 +103,12 @@ def _places(model: nn.Module) -> dict[str, list[str]]:
     layers = {
         name: module
         for name in names
-        if isinstance(module := modules.get(name), _LAYERS)
+        if isinstance(module := modules.get(name), (*_LAYERS, *_OTHER_LAYERS))
         and not isinstance(module, NonDynamicallyQuantizableLinear)
     }
-    linear = [name for name, module in layers.items() if _kind(module) is nn.Linear]
-    maps = [name for name in layers if name not in linear]
     first = next(iter(layers), None)
+    linear = [name for name, module in layers.items() if _kind(module) is nn.Linear]
+    maps = [name for name, module in layers.items() if _kind(module) is _ConvNd]
     return {
         "dropout": [name for name in linear if name != first],
         "feature_dropout": maps[1:],
@@ -114,9 +116,9 @@ def _places(model: nn.Module) -> dict[str, list[str]]:
     }
 
 
-def _kind(module: nn.Module) -> type[nn.Module]:
+def _kind(module: nn.Module) -> type[nn.Module] | None:
     layer = module.layer if isinstance(module, DropConnect) else module
-    return nn.Linear if isinstance(layer, nn.Linear) else _ConvNd
+    return next((kind for kind in (nn.Linear, _ConvNd) if isinstance(layer, kind)), None)
 
 
 def _refuse(model: nn.Module, kind: str, places: list[str]) -> None:

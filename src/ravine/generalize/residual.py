@@ -86,7 +86,8 @@ def branch_ends(model: nn.Module) -> list[BranchEnd]:
     branches, are made of too, or x after at most one convolution or linear layer, normalizations, pooling,
     padding, moves of axes and constants, none of it an activation. No two terms may be equally short.
 
-    - A branch has modules or layers in it, and more layers than its shortcut. Several beside the value itself
+    - A branch has modules or layers in it, and more layers one after another than its shortcut: in
+      scale(x)·y(x) + shift(x) nothing is deeper. Several beside the value itself
       (x + attention(x) + perceptron(x)) are a branch each; several beside a projection are the paths of an
       Inception block, and none is a branch.
     - A branch with residual connections inside is none itself: its blocks are, as in a U-Net's long skips.
@@ -188,7 +189,7 @@ class _Branches:
         for term in terms:
             between = self.below[fork] & self.above[term] & ~self.bits[fork]
             skipping = self.above[shortcuts[0]] & ~self.above[fork]
-            deeper = (between & self.layers).bit_count() > fewest or (not fewest and between & self.named)
+            deeper = self._in_a_row(term, between) > fewest or (not fewest and between & self.named)
             risen = between & self.upsampling and not skipping & self.upsampling
             if term is not shortcuts[0] and between and deeper and not risen and not between & self.residual:
                 found.append((term, fork))
@@ -197,6 +198,15 @@ class _Branches:
         if found:
             self.residual |= self.bits[node]
         return found
+
+    def _in_a_row(self, term: fx.Node, between: int) -> int:
+        """How many layers there are one after another on the longest way to a term."""
+        longest: dict[fx.Node, int] = {}
+        for node in self.nodes:
+            if self.bits[node] & between:
+                before = max((longest.get(source, 0) for source in _values(node)), default=0)
+                longest[node] = before + bool(self.bits[node] & self.layers)
+        return longest.get(term, 0)
 
     def _is_a_block(self, node: fx.Node, fork: fx.Node) -> bool:
         """Whether a projection beside deeper layers is a block, and not a linear model beside a deep one."""

@@ -1,12 +1,16 @@
 """Changed copies of an input whose predictions are averaged at test time (T23)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from ..errors import DataError
+from .pieces import cut
+
+View = Callable[[Tensor], Tensor | Sequence[Tensor]]
+"""From a batch to another of as many items, or to several."""
 
 SCALE = 8 / 7
 """How much larger an image is made before its crops are taken: 256 to 224, as is customary."""
@@ -18,7 +22,13 @@ def same(x: Tensor) -> Tensor:
 
 
 def flip(x: Tensor) -> Tensor:
-    """Mirror images, left to right, of (N, C, H, W)."""
+    """Mirror images, left to right, of (N, C, H, W).
+
+    Raises:
+        DataError: x is no batch of images.
+    """
+    if x.dim() != 4:
+        raise DataError(f"mirror images are of images (N, C, H, W), not of a shape of {tuple(x.shape)}")
     return x.flip(3)
 
 
@@ -56,6 +66,38 @@ class TenCrop:
             corners = [(0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2)]
             crops += [large[:, :, top : top + height, left : left + width] for top, left in corners]
         return crops + [crop.flip(3) for crop in crops]
+
+
+def pieces_seen(x: Tensor, views: Sequence[View]) -> Iterator[list[Tensor]]:
+    """What each view makes of a batch, of as many of its items at once as memory is to hold in all views.
+
+    Args:
+        x: (N, ...).
+        views: at least one; a view of a part of the batch is that part of the view.
+
+    Yields:
+        The batches of some items, in the order of the views.
+
+    Raises:
+        ValueError: there are no views, or one gave another number of items.
+    """
+    # An exported graph takes a batch of any size, as one.
+    pieces = (x,) if torch.compiler.is_compiling() else cut(x, len(_seen(x[:1], views)))
+    for piece in pieces:
+        yield _seen(piece, views)
+
+
+def _seen(x: Tensor, views: Sequence[View]) -> list[Tensor]:
+    seen: list[Tensor] = []
+    for view in views:
+        given = view(x)
+        seen += [given] if isinstance(given, Tensor) else list(given)
+    if not seen:
+        raise ValueError("how='views' needs views, such as mirror images and crops")
+    for batch in seen:
+        if batch.shape[0] != x.shape[0]:  # not `len`, which an export would take for a constant
+            raise ValueError(f"a view gave {len(batch)} items for {len(x)}")
+    return seen
 
 
 def log_mean(logits: Tensor, axis: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The sheet of augmented images: what the network saw in training, beside the images themselves."""
+"""The sheet of augmented images: what the first epochs made of some images, beside the images themselves."""
 
 from .figures.pictures import class_name, png
 from .page import caption_block, escape
@@ -10,6 +10,11 @@ _CAPTION = (
     "Each row is an image of the training part and what the first epochs made of it. Look whether a person "
     "would still name each of them rightly: a change that hides the answer teaches the wrong thing."
 )
+_MIXED = (
+    " Here images are mixed with others of this sheet, in training with others of their batch: in the same "
+    "shares, and with other partners."
+)
+_MIXES = {"mixup", "cutmix"}
 
 
 def augmented(run: Run) -> str:
@@ -17,7 +22,8 @@ def augmented(run: Run) -> str:
     images = run.augmented.get("augmented.images")
     if images is None or not len(images):
         return ""
-    names = ", ".join(str(name) for name in run.recipe.get("augment", []))
+    names = [str(name) for name in run.recipe.get("augment", [])]
+    caption = caption_block(escape(", ".join(names)), _CAPTION + (_MIXED if _MIXES & {*names} else ""))
     heads = "".join(f"<th>epoch {epoch}</th>" for epoch in range(1, images.shape[1]))
     small = ' class="small"' if max(images.shape[3:]) < _SMALL else ""
     rows = "".join(
@@ -31,7 +37,7 @@ def augmented(run: Run) -> str:
     )
     return (
         "<section><h2>What augmentation makes of the images</h2><div class='grid'>"
-        f"<figure class='card text wide'>{caption_block(escape(names), _CAPTION)}<div class='scroll'>"
+        f"<figure class='card text wide'>{caption}<div class='scroll'>"
         f"<table class='sheet'><thead><tr><th>as it is</th>{heads}</tr></thead><tbody>{rows}</tbody></table>"
         "</div></figure></div></section>"
     )

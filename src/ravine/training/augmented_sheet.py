@@ -9,12 +9,12 @@ IMAGES, EPOCHS = 6, 6
 
 
 def sheet(setup: Setup) -> dict[str, Tensor]:
-    """Images of the training part, as they are and as the first epochs' training sees them.
+    """Images of the training part, as they are and as the first epochs change them.
 
     The images are the first of as many classes as there are, at most 6; without classes the first 6. What
-    epoch e shows is drawn by the same addresses as in the training itself.
-
-    Mixed images have their partners among those of the sheet.
+    epoch e shows is drawn by the same addresses as in the training itself, so that training sees the same
+    pictures, but for mixes: these have the same shares, and their partners from the sheet in place of the
+    batch.
 
     Returns:
         "augmented.images": bytes (R, 1 + E, C, H, W), each image itself and its changed copies of E epochs;

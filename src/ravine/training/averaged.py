@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RecipeError
-from ..generalize.average_out import Over, View, average_out
+from ..generalize.average_out import Over, average_out
 from ..generalize.noise.foreign import has_noise
-from ..generalize.views import TenCrop, flip, log_mean, same
+from ..generalize.views import TenCrop, View, flip, log_mean, pieces_seen, same
 from .data.dataset import Kind, Task
 from .recipe import Recipe
 
@@ -23,8 +23,14 @@ def for_prediction(model: nn.Module, recipe: Recipe, task: Task) -> nn.Module:
     return OverViews(model, how, task)
 
 
-def refuse(recipe: Recipe, model: nn.Module, kind: Kind) -> None:
+def refuse(recipe: Recipe, model: nn.Module, kind: Kind, sample: Tensor) -> None:
     """Refuse a way of averaging that has nothing to average.
+
+    Args:
+        recipe: every value concrete.
+        model: the network.
+        kind: of the data.
+        sample: an item or more as the network takes them, (N, ...), on its device.
 
     Raises:
         RecipeError: views of what is no image, or samples of a network without noise.
@@ -33,11 +39,11 @@ def refuse(recipe: Recipe, model: nn.Module, kind: Kind) -> None:
     if how in VIEWS and kind != "image":
         raise RecipeError([f"predict.average = {how!r}: views are of images, and these data are a {kind}"])
     asked = any(recipe.regularize.noise.values())
-    if how == "samples" and not asked and not has_noise(model):
+    if how == "samples" and not asked and not has_noise(model, sample):
         raise RecipeError(
             [
-                "predict.average = 'samples': the network has no noise in its layers; set regularize.dropout "
-                "or model.dropout, or use torch.nn.Dropout in its code"
+                "predict.average = 'samples': the network has no noise; set regularize.dropout or "
+                "model.dropout, or use torch.nn.Dropout in its code"
             ]
         )
 
@@ -51,10 +57,9 @@ class OverViews(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, outputs)."""
-        seen: list[Tensor] = []
-        for view in VIEWS[self.how]:
-            given = view(x)
-            seen += [given] if isinstance(given, Tensor) else list(given)
+        return torch.cat([self._mean(seen) for seen in pieces_seen(x, VIEWS[self.how])])
+
+    def _mean(self, seen: list[Tensor]) -> Tensor:
         answers = self.model(torch.cat(seen)).unflatten(0, (len(seen), -1))
         mean: Tensor = answers.mean(0) if self.task == "regression" else log_mean(answers, 1)
         return mean
@@ -63,7 +68,8 @@ class OverViews(nn.Module):
 class OverSamples(nn.Module):
     """A network's mean prediction over draws of its noise: logits of the mean probabilities, or values.
 
-    The draws are the same at every call, and for all items: an item gets the same answer in any company.
+    The draws are the same at every call, and for all items: an item gets the same answer in any company, but
+    where `average_out` says otherwise.
     """
 
     def __init__(self, model: nn.Module, samples: int, seed: int, task: Task) -> None:

@@ -84,7 +84,8 @@ def prepare(
         for given in batches.values():
             given.classes = outputs.shape[-1]
     feeds = {part: Feed(given, device) for part, given in batches.items()}
-    averaged.refuse(recipe, model, "image" if batches["train"].first[0].dim() == 4 else "array")
+    sample = batches["train"].first[0][:1].to(device)
+    averaged.refuse(recipe, model, "image" if sample.dim() == 4 else "array", sample)
     setup = assemble(recipe, task, device, model, feeds, objective(task, recipe.loss, None, device))
     setup.facts = {
         "data": "batches from Python",

@@ -147,7 +147,7 @@ def prepare(
     counts = None
     if dataset.task == "classification":
         counts = torch.bincount(dataset.targets[splits.train], minlength=outputs)
-    averaged.refuse(recipe, model, dataset.kind)
+    averaged.refuse(recipe, model, dataset.kind, sample)
     setup = assemble(
         recipe,
         dataset.task,
@@ -207,7 +207,7 @@ def assemble(
         optimizer = settings.part("optimizer", recipe.optimizer.name)(trained, **recipe.optimizer.settings)
     except ValueError as error:  # its settings were tried before: what does not fit is the network
         raise ModelError(f"{recipe.optimizer.name} cannot train this network: {error}") from error
-    penalty = penalties.put(recipe.regularize, trained, optimizer)
+    penalty = penalties.put(recipe.regularize, model, optimizer)
     assert isinstance(recipe.stop.epochs, int)
     schedule = lookup("schedule", recipe.schedule.name)(
         optimizer,

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from ravine.errors import DataError
 from ravine.generalize.augment.boxes import Boxes
 from ravine.generalize.augment.draws import Draws
+from ravine.generalize.augment.erase import Erase
 from ravine.generalize.augment.mixing import CutMix, Mixup, blend, partners, paste, soft_targets
 
 
@@ -29,6 +30,31 @@ def test_each_sample_is_the_partner_of_one_other_whatever_the_order(items):
     turned = items[::-1]
     again = partners(Draws(0, 0, torch.tensor(turned)))
     assert by_item == {item: turned[partner] for item, partner in zip(turned, again.tolist(), strict=True)}
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_soft_targets_that_are_not_finite_are_refused(bad):
+    soft = torch.full((3, 4), 0.25)
+    soft[1, 2] = bad
+    for mix in (Mixup(4), CutMix(4)):
+        with pytest.raises(DataError, match="1 of 3 soft targets have shares that are not finite"):
+            mix(named(3), soft, draws(3))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda bad: Mixup(bad),
+        lambda bad: Mixup(3, bad),
+        lambda bad: CutMix(3, p=bad),
+        lambda bad: Erase(scale=bad),
+        lambda bad: Erase(scale=(bad, 0.5)),
+    ],
+)
+@pytest.mark.parametrize("bad", ["a", None, (1,)])
+def test_settings_that_are_no_numbers_are_refused(made, bad):
+    with pytest.raises(ValueError, match=r"Invalid .*; it must be"):
+        made(bad)
 
 
 def test_one_sample_is_its_own_partner():

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import isabstract
 from itertools import groupby
 
 from torch import Tensor
@@ -45,11 +46,11 @@ class Compose(Transform):
         return images
 
     def _addressed(self, draws: Draws) -> list[tuple[Transform, Draws]]:
-        """Each transform with its draws: a second one of a class has names of its own."""
+        """Each transform with its draws: a second one of a class, or of one made from it, has own names."""
         seen: Counter[type] = Counter()
         parts = []
         for transform in self.transforms:
-            kind = type(transform)
+            kind = _drawing_class(transform)
             parts.append((transform, draws.under(seen[kind]) if seen[kind] else draws))
             seen[kind] += 1
         return parts
@@ -64,6 +65,15 @@ def compose(transforms: Sequence[Transform]) -> Compose:
     for transform in transforms:
         parts.extend(transform.transforms if isinstance(transform, Compose) else [transform])
     return Compose(tuple(parts))
+
+
+def _drawing_class(transform: Transform) -> type:
+    """The class that named its draws, which classes made from it inherit: the first that is not abstract."""
+    return next(kind for kind in reversed(type(transform).__mro__) if _is_a_transform(kind))
+
+
+def _is_a_transform(kind: type) -> bool:
+    return issubclass(kind, Transform) and not isabstract(kind)
 
 
 def _kind(transform: Transform) -> type[Transform]:

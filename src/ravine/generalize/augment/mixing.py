@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...errors import DataError
 from .boxes import Boxes
 from .draws import Draws
 from .erase import inside
@@ -52,7 +53,7 @@ class Mixing(ABC):
 
         Raises:
             ValueError: images, targets or draws are of another shape, type, device or range.
-            DataError: a value of an image is not finite.
+            DataError: a value of an image or of a soft target is not finite.
         """
         check_images(images)
         check_draws(images, draws)
@@ -159,8 +160,12 @@ def soft_targets(targets: Tensor, classes: int) -> Tensor:
 
     Raises:
         ValueError: another shape or type, or a class number outside [0, classes).
+        DataError: a share is not finite.
     """
     if targets.ndim == 2 and targets.shape[1] == classes and targets.is_floating_point():
+        bad = int((~targets.isfinite()).any(1).sum())
+        if bad:
+            raise DataError(f"{bad} of {len(targets)} soft targets have shares that are not finite")
         return targets
     if targets.ndim != 1 or targets.is_floating_point() or targets.is_complex():
         raise ValueError(

@@ -30,6 +30,8 @@ class SampledBatchNorm(NoisyPart):
         variances: (K, C), of the same batches, without Bessel's correction.
     """
 
+    by_item = False
+
     def __init__(self, layer: _BatchNorm, means: Tensor, variances: Tensor) -> None:
         super().__init__()
         self.layer = layer
@@ -86,28 +88,39 @@ def reestimate(model: nn.Module, batches: Iterable[Tensor]) -> int:
 def remember_batches(model: nn.Module, batches: Iterable[Tensor]) -> int:
     """Put a `SampledBatchNorm` in the place of each batch normalization, with the statistics of the batches.
 
+    One that is there from an earlier call remembers these batches in place of those.
+
     Args:
         model: any module, which is changed; the checkpoints' names of layers get `.layer` inserted.
         batches: inputs of the model, in the batch size of training.
 
     Returns:
-        How many layers were replaced.
+        How many layers remember the batches.
 
     Raises:
-        ModelError: there are no batches, or no layer of that kind.
+        ModelError: there are no batches, or no layer of that kind; or the model is itself one, which nothing
+            can replace.
     """
+    if isinstance(model, _BatchNorm):
+        raise ModelError(
+            "the model is itself a batch normalization, in whose place nothing can be put: give it within a "
+            "torch.nn.Sequential"
+        )
     layers = list(_running(model))
     if not layers:
         raise ModelError("the model has no batch normalization with running statistics")
     kept = _statistics(model, layers, batches)
-    made = {
-        id(layer): SampledBatchNorm(layer, means, variances)
-        for layer, (means, variances, _) in zip(layers, kept, strict=True)
-    }
+    found = {id(layer): statistics for layer, statistics in zip(layers, kept, strict=True)}
+    made: dict[int, SampledBatchNorm] = {}
     for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if id(child) in made and not isinstance(parent, SampledBatchNorm):
-                setattr(parent, name, made[id(child)].train(child.training))
+        if isinstance(parent, SampledBatchNorm):
+            parent.means, parent.variances, _ = found[id(parent.layer)]
+            continue
+        for name, child in list(parent._modules.items()):
+            if isinstance(child, _BatchNorm) and id(child) in found:
+                means, variances, _ = found[id(child)]
+                new = made.setdefault(id(child), SampledBatchNorm(child, means, variances))
+                setattr(parent, name, new.train(child.training))
     return len(layers)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.parameter import is_lazy
 
 from ...errors import ModelError
 from .part import Bits, NoisyPart, check_rate, scaled_mask
@@ -23,20 +24,35 @@ class DropConnect(NoisyPart):
 
     Raises:
         ValueError: p is not in [0, 1].
-        ModelError: the layer has no `weight`, or parts or buffers of its own.
+        ModelError: the layer has no `weight`, none yet, one that is computed from other parameters, or parts
+            or buffers of its own.
     """
 
     weight: nn.Parameter
+    by_item = False
 
     def __init__(self, layer: nn.Module, p: float = 0.5) -> None:
         super().__init__()
         self.p = check_rate("p", p)
-        if not isinstance(getattr(layer, "weight", None), nn.Parameter):
-            raise ModelError(f"DropConnect needs a layer with a weight, not {type(layer).__name__}")
+        kind, weight = type(layer).__name__, getattr(layer, "weight", None)
+        if not isinstance(weight, Tensor):
+            raise ModelError(f"DropConnect needs a layer with a weight, not {kind}")
+        if not isinstance(weight, nn.Parameter):
+            others = [name for name, _ in layer.named_parameters() if name != "bias"]
+            names = " and ".join(others) or "its buffers"
+            raise ModelError(
+                f"DropConnect needs a plain layer: the weight of this {kind} is computed from {names}, as by "
+                "a normalization of weights or by pruning; take that off the layer first"
+            )
+        if any(is_lazy(parameter) for parameter in layer.parameters()):
+            raise ModelError(
+                f"this {kind} has no weights yet, which its first input makes: run a batch through the "
+                "network before DropConnect is put in"
+            )
         if next(layer.children(), None) is not None or next(layer.buffers(), None) is not None:
             raise ModelError(
-                f"DropConnect needs a plain layer: this {type(layer).__name__} has parts or buffers of its "
-                "own, such as another's noise, pruning or a normalization of weights"
+                f"DropConnect needs a plain layer: this {kind} has parts or buffers of its own, such as "
+                "another's noise"
             )
         self._names = [name for name, _ in layer.named_parameters()]
         for name, parameter in layer.named_parameters():
@@ -71,11 +87,11 @@ class DropConnect(NoisyPart):
 
     def bits(self, x: Tensor) -> Bits:
         """A coin a weight."""
-        return Bits(self.weight.numel(), 1.0 - self.p)
+        return Bits(tuple(self.weight.shape), 1.0 - self.p)
 
     def decided(self, x: Tensor, coins: Tensor) -> Tensor:
         """The layer's output without the weights of the coins that are 0."""
-        return self._masked(x, coins.reshape(self.weight.shape))
+        return self._masked(x, coins)
 
     def _masked(self, x: Tensor, mask: Tensor) -> Tensor:
         return self._called(x, {"weight": self.weight * scaled_mask(mask, 1.0 - self.p, self.weight.dtype)})

@@ -1,7 +1,5 @@
 """Dropout of single activations and of whole feature maps (T19, T20, T21)."""
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -39,12 +37,12 @@ class Dropout(NoisyPart):
 
     def bits(self, x: Tensor) -> Bits:
         """A coin an activation."""
-        return Bits(math.prod(x.shape[1:]), 1.0 - self.p)
+        return Bits(tuple(x.shape), 1.0 - self.p)
 
     def decided(self, x: Tensor, coins: Tensor) -> Tensor:
         """The activations whose coin is 1."""
         keep = 1.0 - self.p if self.inverted else 1.0
-        return x * scaled_mask(coins, keep, x.dtype).reshape(x.shape[1:])
+        return x * scaled_mask(coins, keep, x.dtype)
 
     def extra_repr(self) -> str:
         """The settings, as in torch."""
@@ -73,12 +71,11 @@ class FeatureDropout(NoisyPart):
 
     def bits(self, x: Tensor) -> Bits:
         """A coin a map."""
-        self._maps(x)
-        return Bits(x.shape[1], 1.0 - self.p)
+        return Bits(self._maps(x), 1.0 - self.p)
 
     def decided(self, x: Tensor, coins: Tensor) -> Tensor:
         """The maps whose coin is 1."""
-        return x * scaled_mask(coins, 1.0 - self.p, x.dtype).reshape(1, *self._maps(x)[1:])
+        return x * scaled_mask(coins, 1.0 - self.p, x.dtype)
 
     def _maps(self, x: Tensor) -> tuple[int, ...]:
         if not 3 <= x.dim() <= 5:

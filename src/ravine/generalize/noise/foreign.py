@@ -3,15 +3,18 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 from ...errors import ModelError
+from ...modes import evaluating
 from .dropout import Dropout, FeatureDropout
+from .items import ItemAxes
 from .part import NoisyPart
 
 # Layers of other libraries that draw in training mode and do nothing else, by the name of their class.
@@ -36,10 +39,21 @@ def _drops(module: nn.Module) -> bool:
     return isinstance(module, nn.MultiheadAttention | nn.RNNBase) and module.dropout > 0
 
 
-def has_noise(model: nn.Module) -> bool:
-    """Whether a module draws in training; a `functional.dropout` in a network's own code is not seen."""
-    ours = any(isinstance(module, NoisyPart) and getattr(module, "p", 1.0) > 0 for module in model.modules())
-    return ours or bool(foreign_parts(model))
+def has_noise(model: nn.Module, x: Tensor) -> bool:
+    """Whether a network draws in training what `average_out` draws from.
+
+    Args:
+        model: any module; its modes stay as they are.
+        x: an item or more, (N, ...): only a pass shows what the network's own code calls.
+    """
+    if any(isinstance(module, NoisyPart) and getattr(module, "p", 1.0) > 0 for module in model.modules()):
+        return True
+    if foreign_parts(model):
+        return True
+    functions = FunctionalDropout(ItemAxes(), drawing=False)
+    with evaluating(model), torch.no_grad(), functions:
+        model(x)
+    return functions.seen is not None
 
 
 @contextmanager
@@ -97,8 +111,13 @@ _FUNCTIONS: dict[Any, Made | None] = {
 
 
 @contextmanager
-def torch_dropout_as_ours(model: nn.Module) -> Iterator[None]:
-    """Ravine's layers in the place of `torch.nn.Dropout` and its kind, until the block ends."""
+def torch_dropout_as_ours(model: nn.Module, functions: "FunctionalDropout") -> Iterator[None]:
+    """Ravine's layers in the place of `torch.nn.Dropout` and its kind, until the block ends.
+
+    Args:
+        model: what holds the layers.
+        functions: what watches the passes, to be told of layers that work in place.
+    """
     swapped: list[tuple[nn.Module, str, Any]] = []
     for parent in model.modules():
         for name, child in parent._modules.items():
@@ -106,7 +125,10 @@ def torch_dropout_as_ours(model: nn.Module) -> Iterator[None]:
                 swapped.append((parent, name, child))
     try:
         for parent, name, child in swapped:
-            parent._modules[name] = _LAYERS[type(child)](child.p).train(child.training)
+            made = _LAYERS[type(child)](child.p).train(child.training)
+            if child.inplace:
+                made.register_forward_hook(lambda _, inputs, output: functions.wrote(inputs[0], output))
+            parent._modules[name] = made
         yield
     finally:
         for parent, name, child in swapped:
@@ -119,32 +141,63 @@ class FunctionalDropout(TorchFunctionMode):
     They are seen in evaluation mode as well, where they are called with `training=False`; those behind an
     `if self.training` are not called then, and not seen.
 
+    Dropout in place draws new tensors too, which can be had side by side: where the network goes on with the
+    tensor that it wrote to, it gets the new one.
+
     Args:
+        axes: says where the items are.
         drawing: draw the noise, the same for all items but for alpha dropout's; False does as was asked.
 
     Attributes:
         seen: the name of the last one with a rate above 0, or None.
     """
 
-    def __init__(self, *, drawing: bool) -> None:
+    def __init__(self, axes: ItemAxes, *, drawing: bool) -> None:
         super().__init__()
+        self.axes = axes
         self.drawing = drawing
         self.seen: str | None = None
+        self._written: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __enter__(self) -> Self:
+        """For a pass."""
+        self._written.clear()
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def wrote(self, x: Tensor, output: Tensor) -> None:
+        """Remember what is to be in x from now on."""
+        self._written[id(x)] = (x, output)
+
+    def current(self, value: Any) -> Any:
+        """What the network is to see in place of a tensor that it wrote to; anything else is itself."""
+        return self._written[id(value)][1] if id(value) in self._written else value
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """What the function gives, or its noise."""
         kwargs = kwargs or {}
+        if self._written:
+            args, kwargs = tree_map(self.current, (args, kwargs))
         if func not in _FUNCTIONS:
             return func(*args, **kwargs)
         x = args[0] if args else kwargs["input"]
         p = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
         if p > 0:
             self.seen = func.__name__
+        items = self.axes.next(x)
+        if self.axes.learning:
+            return x
         if not self.drawing:
             return func(*args, **kwargs)
         made = _FUNCTIONS[func]
-        if made is None or isinstance(x, nn.Parameter):  # weights have no items that could share a draw
-            return func(x, p, True)
-        return made(p).sampled(x)
+        if made is None:
+            output = func(x, p, True)
+        else:
+            part = made(p)
+            part.items = items
+            output = part.sampled(x)
+        if args[3] if len(args) > 3 else kwargs.get("inplace", False):
+            self.wrote(x, output)
+        return output

@@ -31,6 +31,8 @@ class FractionalMaxPool(NoisyPart):
             images, or too small for one region.
     """
 
+    by_item = False
+
     def __init__(
         self, ratio: float = math.sqrt(2.0), draw: Draw = "pseudorandom", *, overlapping: bool = False
     ) -> None:

@@ -28,7 +28,7 @@ class GaussianNoise(NoisyPart):
 
     def sampled(self, x: Tensor) -> Tensor:
         """With the same noise for every item."""
-        return torch.add(x, _one(x), alpha=self.sigma)
+        return torch.add(x, _normal(self, x), alpha=self.sigma)
 
     def extra_repr(self) -> str:
         """The settings, as in torch."""
@@ -58,13 +58,13 @@ class GaussianDropout(NoisyPart):
 
     def sampled(self, x: Tensor) -> Tensor:
         """With the same noise for every item."""
-        return x * _one(x).mul(math.sqrt(self.p / (1.0 - self.p))).add(1.0)
+        return x * _normal(self, x).mul(math.sqrt(self.p / (1.0 - self.p))).add(1.0)
 
     def extra_repr(self) -> str:
         """The settings, as in torch."""
         return f"p={self.p}"
 
 
-def _one(x: Tensor) -> Tensor:
-    """Standard normal numbers for one item of x."""
-    return torch.randn((1, *x.shape[1:]), dtype=x.dtype, device=x.device)
+def _normal(part: NoisyPart, x: Tensor) -> Tensor:
+    """Standard normal numbers that all items of x share."""
+    return part.for_all(torch.randn(part.one(tuple(x.shape)), dtype=x.dtype, device=x.device))

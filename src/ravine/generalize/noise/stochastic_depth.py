@@ -32,13 +32,13 @@ class StochasticDepth(NoisyPart):
         if mode not in ("row", "batch"):
             raise ValueError(f"Invalid mode: {mode!r}; valid are 'row' and 'batch'")
         self.mode = mode
+        self.by_item = mode == "row"
         self.branch = nn.Identity() if branch is None else branch
 
     def noisy(self, x: Tensor) -> Tensor:
         """The branch, left out of some or all items."""
         if self.mode == "row":
-            rows = (len(x), *(1 for _ in x.shape[1:]))
-            return self._kept(x, torch.rand(rows, device=x.device) >= self.p)
+            return self._kept(x, torch.rand(self._rows(x), device=x.device) >= self.p)
         kept = torch.rand((), device=x.device) >= self.p
         if torch._C._functorch.is_batchedtensor(kept) or torch.compiler.is_compiling():
             return self._kept(x, kept)  # samples side by side: some of them keep it
@@ -52,12 +52,15 @@ class StochasticDepth(NoisyPart):
         return out
 
     def bits(self, x: Tensor) -> Bits:
-        """One coin."""
-        return Bits(1, 1.0 - self.p)
+        """A coin an item, or one."""
+        return Bits(self._rows(x) if self.mode == "row" else (), 1.0 - self.p)
 
     def decided(self, x: Tensor, coins: Tensor) -> Tensor:
         """The branch, or zero where the coin is 0."""
-        return self._kept(x, coins.reshape(()))
+        return self._kept(x, coins)
+
+    def _rows(self, x: Tensor) -> tuple[int, ...]:
+        return (len(x), *(1 for _ in x.shape[1:]))
 
     def _kept(self, x: Tensor, mask: Tensor) -> Tensor:
         out = self.expected(x)
@@ -76,7 +79,9 @@ def linear_rates(last: float, branches: int) -> list[float]:
         branches: how many there are.
 
     Raises:
-        ValueError: last is not in [0, 1].
+        ValueError: last is not in [0, 1], or branches is no whole number of at least 0.
     """
     last = check_rate("last", last)
+    if isinstance(branches, bool) or not isinstance(branches, int) or branches < 0:
+        raise ValueError(f"Invalid branches: {branches!r}; it must be a whole number of at least 0")
     return [last * number / branches for number in range(1, branches + 1)]

@@ -2,8 +2,8 @@
 
 import copy
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -14,18 +14,30 @@ from .stacked import StackedGroup
 
 How = Literal["stacked", "in turn"]
 
-# A look takes about so long, and each way is timed so often; the least disturbed time counts.
-SECONDS, ROUNDS, MOST_STEPS = 0.2, 3, 20
+# A look takes about so many seconds, or this share of the training that it is for where that is more.
+LOOK, SHARE = 0.3, 0.05
+# The ways are timed so often, one after the other, and the least disturbed time of each counts; a time is of
+# as many steps as go into so many seconds.
+ROUNDS, BLOCK = 3, 0.02
+# A way so many times slower than the other is looked at no more.
+HOPELESS = 3.0
 # Outputs of a stack and of its members may differ by rounding, as share of the largest.
 SAME = 1e-3
 
 
 @dataclass(frozen=True)
 class Choice:
-    """How a group runs, and why."""
+    """How a group runs, and why.
+
+    Attributes:
+        how: all members at once, or one after the other.
+        why: in words.
+        seconds: of a step of all members, by each way that was timed.
+    """
 
     how: How
     why: str
+    seconds: Mapping[How, float] = field(default_factory=dict)
 
 
 def choose(members: Sequence[Member]) -> Choice:
@@ -49,16 +61,43 @@ def choose(members: Sequence[Member]) -> Choice:
             group.step(rates)
 
         alone = _copy(first)
-        together = _seconds(stacked)
-        single = _seconds(lambda: _step(alone, inputs, targets)) * len(members)
+        seconds = _compare(stacked, lambda: _step(alone, inputs, targets), len(members), batches_left(first))
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         if _out_of_memory(error):
             raise
         return Choice("in turn", f"it cannot be stacked: {str(error).splitlines()[0]}")
     finally:
         torch.set_rng_state(state)
-    told = f"a step of all takes {1e3 * together:.3g} ms stacked and {1e3 * single:.3g} ms in turn"
-    return Choice("stacked" if together < single else "in turn", told)
+    told = (
+        f"a step of all takes {' and '.join(f'{1e3 * taken:.3g} ms {how}' for how, taken in seconds.items())}"
+    )
+    return Choice(min(seconds, key=seconds.__getitem__), told, seconds)
+
+
+def seconds_in_turn(members: Sequence[Member]) -> float:
+    """Seconds that a batch of every member takes in turn, without what it takes to record and to judge.
+
+    The members, their batches' order and the random streams are left as they were. 0 where the first member
+    cannot be copied to try it.
+    """
+    state = torch.get_rng_state()
+    try:
+        alone = _copy(members[0])
+        inputs, targets = next(iter(alone.setup.feeds["train"].epoch(0)))
+        _step(alone, inputs, targets)
+        return len(members) * _timed(lambda: _step(alone, inputs, targets), BLOCK)
+    except (RuntimeError, ValueError, TypeError, NotImplementedError):
+        return 0.0
+    finally:
+        torch.set_rng_state(state)
+
+
+def batches_left(member: Member) -> int:
+    """Batches until a member has had all its epochs."""
+    state, setup = member.state, member.setup
+    epochs = setup.recipe.stop.epochs
+    assert isinstance(epochs, int)
+    return (epochs - state.epoch) * len(setup.feeds["train"]) - state.batch
 
 
 def _copy(member: Member) -> Member:
@@ -86,25 +125,48 @@ def _step(member: Member, inputs: torch.Tensor, targets: torch.Tensor) -> None:
     with setup.autocast():
         outputs = setup.model(inputs)
     setup.objective(outputs.float(), targets).backward()
-    setup.optimizer.step()
+    if not setup.full_batch:  # whose steps are over all batches
+        setup.optimizer.step()
     for parameter in setup.model.parameters():
         parameter.grad = None
 
 
-def _seconds(work: Callable[[], None]) -> float:
-    """Seconds that `work` takes, after having been done once."""
+def _compare(
+    stacked: Callable[[], None], single: Callable[[], None], members: int, batches: int
+) -> dict[How, float]:
+    """Seconds of a step of all members by each way.
+
+    Args:
+        stacked: a step of all.
+        single: a step of one; those of the others take as long.
+        members: how many there are.
+        batches: that the training still has.
+    """
     started = time.perf_counter()
-    work()
-    work()
-    spent = (time.perf_counter() - started) / 2
-    steps = min(MOST_STEPS, max(1, int(SECONDS / ROUNDS / spent)))
-    best = float("inf")
-    for _ in range(ROUNDS):
-        started = time.perf_counter()
-        for _ in range(steps):
-            work()
-        best = min(best, (time.perf_counter() - started) / steps)
-    return best
+    single()  # the first step makes ready what later ones find
+    in_turn = members * _timed(single, BLOCK)
+    look = max(LOOK, SHARE * batches * in_turn)
+    first = _timed(stacked)
+    if first > max(look, HOPELESS * in_turn):  # what it made ready took less than this
+        return {"stacked": first, "in turn": in_turn}
+    together = _timed(stacked, BLOCK)
+    for _ in range(ROUNDS - 1):
+        differ = max(together, in_turn) > HOPELESS * min(together, in_turn)
+        if differ or time.perf_counter() - started > look:
+            break
+        together = min(together, _timed(stacked, BLOCK))
+        in_turn = min(in_turn, members * _timed(single, BLOCK))
+    return {"stacked": together, "in turn": in_turn}
+
+
+def _timed(work: Callable[[], None], least: float = 0.0) -> float:
+    """Seconds that `work` takes, over as many calls as go into `least` seconds, and one at least."""
+    started, calls, taken = time.perf_counter(), 0, 0.0
+    while not calls or taken < least:
+        work()
+        calls += 1
+        taken = time.perf_counter() - started
+    return taken / calls
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -1,11 +1,15 @@
 """Many trainings as one: K members, each its own recipe, none touched by the others."""
 
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ...errors import NotFiniteError, RunError
@@ -15,17 +19,23 @@ from ...training.loop import CHECKPOINT_SHARE
 from ...training.recipe import Layer
 from ...training.run import RecipeLike
 from ...training.signals import StopNow, StopRequest
+from . import sharing
 from .choice import Choice, choose
 from .grouping import groups, why_not
 from .member import Member
 from .prepare import ModelLike, prepare
+from .processes import Processes, UnableError, obstacle
 from .stack import detached
 from .stacked import StackedGroup
+from .worker import Order, Share
 
 Telling = Callable[[str], None]
 
 
 Watching = Callable[[int, int], None]
+
+WORKERS = "workers"
+"""Where a fleet's folder has those of its processes, while they train."""
 
 
 def nobody(text: str) -> None:
@@ -46,12 +56,16 @@ class Fleet:
 
     Members that are alike but for numbers (seed, rates, momentum, decay, dropout rates, clipping limits,
     averages, penalties) are stacked: one step trains them all. Others, and those for which it is quicker, run
-    in turn. Either way each member is trained as its recipe would be alone: to rounding without noise, in
-    distribution with noise. A member that goes bad is failed alone; one that ends early costs no more.
+    in turn. On a CPU a long training is shared out among processes, one a core (as many as
+    `torch.get_num_threads()`), where that is quicker and what the fleet is made of can be sent to them: data
+    by name or path, a model by name or by a function that other processes can import. Whichever way, each
+    member is trained as its recipe would be alone: to rounding without noise, in distribution with noise. A
+    member that goes bad is failed alone; one that ends early costs no more.
 
     Attributes:
         members: in the order given. Each has its `state`, its evaluations `rows` and the reason it `failed`.
-        choices: how each group ran and why, in words, by the names of its members.
+        choices: how each group ran and why, in words, by the names of its members; with several processes,
+            how the part of it ran that each of them had.
     """
 
     def __init__(
@@ -81,11 +95,13 @@ class Fleet:
             folder: where checkpoints are kept, from which `run` goes on after a kill; None keeps none.
             keep: epochs, counted from 1, after which each member's weights are kept, in `members[...].kept`.
             tell: called with a sentence for each thing that a person should know.
-            watch: called after each member's epoch, with how many are done of how many at most.
+            watch: called after each member's epoch, or from processes a few times a second, with how many are
+                done of how many at most.
 
         Raises:
             RavineError: as `ravine.train`, for any member, before anything is trained.
         """
+        began = time.perf_counter()
         self._stop = StopRequest()
         self._tell = tell
         self._keep = frozenset(keep)
@@ -101,7 +117,10 @@ class Fleet:
             for number, (layer, setup) in enumerate(zip(layers, setups, strict=True))
         ]
         self.choices: dict[tuple[str, ...], Choice] = {}
+        self._order = Order(model, data, recipe, settings, trust, self._keep)
+        self._shares: list[list[str]] = []
         self._saved_at, self._saving_took = time.perf_counter(), 0.0
+        self._making_took = self._saved_at - began
 
     @property
     def signum(self) -> int:
@@ -120,26 +139,120 @@ class Fleet:
 
         Raises:
             StopNow: a signal came; a checkpoint holds everything.
-            RunError: the disk is full; the checkpoint before is whole; or the checkpoint is of other members.
+            RunError: the disk is full; the checkpoint before is whole; or the checkpoint is of other members;
+                or a process was killed again and again.
             MemoryLimitError: one member alone does not fit.
         """
         self._restore()
         with self._stop, addressed(self.members[0].setup.recipe.seed, "run"):
             try:
-                for group in groups([member for member in self.members if not member.done]):
-                    self._train(group)
-            except StopNow:
-                self.save()
+                if not self._trained_in_processes():
+                    for group in groups(self._left):
+                        self._train(group)
+            except StopNow as stopped:
+                if stopped.whole:  # else a full-batch step of a member was left in its midst
+                    self.save()
                 raise
         self.save()
 
-    def _train(self, group: list[Member]) -> None:
+    @property
+    def _left(self) -> list[Member]:
+        """The members that train on."""
+        return [member for member in self.members if not member.done]
+
+    def _trained_in_processes(self) -> bool:
+        """Train all members in processes, where that is quicker and nothing is in the way."""
+        if not (shares := self._shared_out()):
+            return False
+        self._shares = [[member.name for member in share] for share in shares]
+        self.save()
+        own = self._folder and nullcontext(self._folder / WORKERS)
+        with own or tempfile.TemporaryDirectory(prefix="ravine-") as place:
+            try:
+                try:
+                    self._in_processes(shares, Path(place))
+                finally:
+                    self._take_in(Path(place))
+            except UnableError as error:
+                self._tell(f"all members are trained in one process: {error}")
+                self._choose_anew()
+                return False
+        self._tell_progress()
+        return True
+
+    def _shared_out(self) -> list[list[Member]]:
+        """The members of each process, as they were before a kill, too; empty where all are trained here."""
+        left = {member.name: member for member in self._left}
+        if self._shares and left:
+            shares = [[left[name] for name in names if name in left] for names in self._shares]
+            if len(shares) <= sharing.cores() and not obstacle(self._order):
+                self._tell(f"{len(left)} members go on in {len(shares)} processes")
+                return [share for share in shares if share]
+            self._tell(f"there are no {len(shares)} processes any more: how members run is chosen anew")
+            self._choose_anew()
+        shared = sharing.share_out(
+            groups([*left.values()]), self._chosen, _way, self._making_took, lambda: obstacle(self._order)
+        )
+        if isinstance(shared, str):
+            if shared:
+                self._tell(f"all members are trained in one process: {shared}")
+            return []
+        self._choose_anew()
+        self.choices |= shared.choices
+        for told in shared.told:
+            self._tell(told)
+        return shared.shares
+
+    def _choose_anew(self) -> None:
+        """Forget how the members run that train on."""
+        left = {member.name for member in self._left}
+        self._shares = []
+        self.choices = {names: how for names, how in self.choices.items() if not left & set(names)}
+
+    def _in_processes(self, shares: Sequence[list[Member]], place: Path) -> None:
+        """Train shares in processes, whose checkpoints are at `place`."""
+        first = self.members[0]
+        sent = []
+        for number, share in enumerate(shares):
+            folder = place / str(number)
+            self._write(folder, share, [])
+            sent.append(
+                Share(
+                    self._order,
+                    [member.layer for member in share],
+                    [member.name for member in share],
+                    [member.folder.path for member in share],
+                    None if share[0] is first else first.setup.recipe.split_seed,
+                    folder,
+                    torch.get_default_dtype(),
+                )
+            )
+        counts = [_epochs(share) for share in shares]
+        others = sum(member.state.epoch for member in self.members if member.done)
+
+        def watch(number: int, done: int, planned: int) -> None:
+            counts[number] = done, planned
+            self._watch(*(others + sum(each) for each in zip(*counts, strict=True)))
+
+        Processes(sent, self._stop, self._tell, watch).run()
+
+    def _take_in(self, place: Path) -> None:
+        """The members as processes left them."""
+        for folder in sorted(place.glob("*/checkpoints")):
+            if loaded := checkpoint.load_newest(folder, self._tell):
+                self._take(*loaded)
+
+    def _chosen(self, group: list[Member]) -> Choice:
+        """How a group runs: as when there were more of it, so that it goes on bit for bit."""
         names = tuple(member.name for member in group)
-        choice = self.choices.get(names)
-        if choice is None:
-            alone = why_not(group[0]) or ("" if len(group) > 1 else "no other is like it")
-            choice = Choice("in turn", alone) if alone else choose(group)
-            self.choices[names] = choice
+        known = [choice for told, choice in self.choices.items() if set(names) <= set(told)]
+        if not known:
+            known = [_way(group)]
+            self.choices[names] = known[0]
+        return known[-1]
+
+    def _train(self, group: list[Member]) -> None:
+        choice = self._chosen(group)
         self._tell(f"{len(group)} {'member' if len(group) == 1 else 'members'} {choice.how}: {choice.why}")
         if choice.how == "stacked":
             self._stacked(group)
@@ -154,6 +267,10 @@ class Fleet:
             while not any(member.done for member in group):
                 stacked.train_epoch(self._due, self._between)
                 stacked.foresee()
+                # A signal may come meanwhile: all members are at one place then, as those of a stack must be.
+                for member in group:
+                    if not member.failed:
+                        member.foresee()
                 for member in group:
                     self._finish_epoch(member)
                 self._tell_progress()
@@ -177,9 +294,7 @@ class Fleet:
             member.finish_epoch(self._keep)
 
     def _tell_progress(self) -> None:
-        planned = [0 if each.done else int(each.setup.recipe.stop.epochs) for each in self.members]
-        done = [each.state.epoch for each in self.members]
-        self._watch(sum(done), sum(map(max, planned, done)))
+        self._watch(*_epochs(self.members))
 
     def _due(self) -> bool:
         """Whether to stop, or to save: by the recipe's interval, and never more than a share of the time."""
@@ -201,21 +316,32 @@ class Fleet:
         if self._folder is None:
             return
         started = time.perf_counter()
+        self._write(self._folder, self.members, self._shares)
+        # What is left there of processes is in the members, from where it was written now.
+        shutil.rmtree(self._folder / WORKERS, ignore_errors=True)
+        self._saved_at = time.perf_counter()
+        self._saving_took = self._saved_at - started
+
+    def _write(self, folder: Path, members: Sequence[Member], shares: list[list[str]]) -> None:
+        """A checkpoint of some of the members, and by which of them processes share them."""
         tensors: dict[str, Tensor] = {}
         states = []
-        for member in self.members:
+        for member in members:
             own, state = member.snapshot()
             tensors |= {f"{member.name}/{name}": tensor for name, tensor in own.items()}
             kept = [
                 [epoch, checkpoint.flatten(f"{member.name}/kept.{epoch}", weights, tensors)]
                 for epoch, weights in member.kept.items()
             ]
-            states.append({**state, "rows": member.rows, "failed": member.failed, "kept": kept})
-        choices = [{"members": names, **asdict(choice)} for names, choice in self.choices.items()]
-        step = sum(member.state.step for member in self.members)
-        checkpoint.save(self._folder / "checkpoints", step, tensors, {"members": states, "choices": choices})
-        self._saved_at = time.perf_counter()
-        self._saving_took = self._saved_at - started
+            more = {"name": member.name, "rows": member.rows, "failed": member.failed, "kept": kept}
+            states.append({**state, **more})
+        known = {
+            "members": states,
+            "choices": [{"members": names, **asdict(choice)} for names, choice in self.choices.items()],
+            "shares": shares,
+        }
+        step = sum(member.state.step for member in members)
+        checkpoint.save(folder / "checkpoints", step, tensors, known)
 
     def _restore(self) -> None:
         if self._folder is None:
@@ -229,11 +355,35 @@ class Fleet:
                 f"the checkpoint in {self._folder} is of {len(state['members'])} members, not of "
                 f"{len(self.members)}"
             )
-        for member, kept in zip(self.members, state["members"], strict=True):
+        self._shares = state["shares"]
+        self._take(tensors, state)
+        self._take_in(self._folder / WORKERS)
+
+    def _take(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """The members of a checkpoint, and how they run."""
+        by_name = {member.name: member for member in self.members}
+        for kept in state["members"]:
+            member = by_name[kept["name"]]
+            if (kept["state"]["step"], kept["state"]["epoch"]) < (member.state.step, member.state.epoch):
+                continue  # it is older than what was taken before
             prefix = f"{member.name}/"
             own = {n.removeprefix(prefix): tensor for n, tensor in tensors.items() if n.startswith(prefix)}
             member.restore(own, kept)
             member.rows, member.failed = kept["rows"], kept["failed"]
             member.kept = {epoch: checkpoint.unflatten(told, tensors) for epoch, told in kept["kept"]}
         for told in state["choices"]:
-            self.choices[tuple(told["members"])] = Choice(told["how"], told["why"])
+            choice = Choice(told["how"], told["why"], told["seconds"])
+            self.choices[tuple(told["members"])] = choice
+
+
+def _way(group: list[Member]) -> Choice:
+    """How a group runs in this process, by a look at it."""
+    alone = why_not(group[0]) or ("" if len(group) > 1 else "no other is like it")
+    return Choice("in turn", alone) if alone else choose(group)
+
+
+def _epochs(members: Sequence[Member]) -> tuple[int, int]:
+    """How many epochs of the members are done, of how many at most."""
+    planned = [0 if each.done else int(each.setup.recipe.stop.epochs) for each in members]
+    done = [each.state.epoch for each in members]
+    return sum(done), sum(map(max, planned, done))

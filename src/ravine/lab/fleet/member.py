@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from ...errors import NotFiniteError
-from ...training import checkpoint
+from ...training import checkpoint, full_batch
 from ...training.evaluate import Outputs
 from ...training.loop import Loop
 from ...training.progress import Silent
@@ -45,8 +45,24 @@ class Member(Loop):
         """Whether it trains no more."""
         return bool(self.failed) or self.over()
 
+    def train_epoch(self) -> None:
+        """Train to the end of the epoch by itself."""
+        if self.setup.full_batch:
+            full_batch.train_epoch(self)
+        else:
+            super().train_epoch()
+
+    def foresee(self) -> None:
+        """Have the outputs for the validation part, where the stack did not give them.
+
+        Raises:
+            StopNow: a signal came; nothing of the epoch's end is recorded.
+        """
+        if self.foreseen is None and "validation" in self.setup.feeds:
+            self.foreseen = super().validation_outputs()
+
     def validation_outputs(self) -> Outputs:
-        """As the stack gave them, or its own."""
+        """As they were foreseen, or its own."""
         if self.foreseen is None:
             return super().validation_outputs()
         found, self.foreseen = self.foreseen, None

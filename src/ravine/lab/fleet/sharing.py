@@ -1,0 +1,145 @@
+"""Whether a fleet's members are shared out among processes, one a core: by timing, as `choice` does."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ...memory import free_bytes
+from .choice import Choice, batches_left, seconds_in_turn
+from .member import Member
+
+# Seconds until a process has started Python and loaded torch and Ravine, while others do the same: 1.4 s of
+# work on a core of 2024, before its members are made.
+START = 3.0
+# Processes are taken where their time is below this share of one process's: theirs is the less certain.
+WORTH = 0.9
+
+Way = Callable[[list[Member]], Choice]
+"""How a group of members runs."""
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Members by processes.
+
+    Attributes:
+        shares: the members of each process.
+        choices: how each share's groups run in it, and why, by the names of their members.
+        told: the same in words.
+    """
+
+    shares: list[list[Member]]
+    choices: dict[tuple[str, ...], Choice]
+    told: list[str]
+
+
+def cores() -> int:
+    """How many processes there may be: as many as torch may have threads."""
+    return torch.get_num_threads()
+
+
+def pays(shared: float, alone: float) -> bool:
+    """Whether processes are worth it, by the seconds until all is trained with them and without."""
+    return shared < WORTH * alone
+
+
+def share_out(
+    found: Sequence[list[Member]], here: Way, there: Way, making: float, obstacle: Callable[[], str]
+) -> Sharing | str:
+    """The members dealt out to processes, where that is quicker.
+
+    Args:
+        found: the groups of members that are to be trained.
+        here: how a group runs in this process.
+        there: the same, found out anew: it is asked on one thread, for as many members as a process gets.
+        making: seconds that it takes to open the data and to make the members.
+        obstacle: why there can be no other processes; empty where there can be.
+
+    Returns:
+        what is in the way, where processes would pay; empty where they would not.
+    """
+    members = sum(map(len, found))
+    count = min(cores(), members)
+    if count < 2 or any(group[0].setup.device.type != "cpu" for group in found):
+        return ""
+    if any(group[0].setup.dataset is None for group in found):
+        return "batches from Python stay in the process that has them"
+    start = START + making
+    alone = [_seconds_left(group, here(group)) for group in found]
+    if not pays(start + sum(alone) / count, sum(alone)):
+        return ""
+    if in_the_way := obstacle():
+        return in_the_way
+    if (count := min(count, _fitting())) < 2:
+        return "the free memory is not enough for two of it"
+    with _one_thread():
+        parts = [group[::count] for group in found]
+        choices = [there(part) for part in parts]
+        shared = [_seconds_left(part, choice) for part, choice in zip(parts, choices, strict=True)]
+    each = {
+        member.name: seconds / len(part)
+        for group, part, seconds in zip(found, parts, shared, strict=True)
+        for member in group
+    }
+    shares = deal(found, count)
+    longest = max(sum(each[member.name] for member in share) for share in shares)
+    if not pays(start + longest, sum(alone)):
+        return ""
+    whole = f"about {start + longest:.0f} s in all on {count} processes and {sum(alone):.0f} s on one"
+    told = [
+        f"{len(group)} members on {count} processes, {choice.how}: {whole}; {choice.why}"
+        for group, choice in zip(found, choices, strict=True)
+    ]
+    choices = [Choice(choice.how, f"{whole}; {choice.why}", choice.seconds) for choice in choices]
+    return Sharing(shares, _by_share(shares, found, choices), told)
+
+
+def deal(found: Sequence[list[Member]], count: int) -> list[list[Member]]:
+    """Members dealt out one by one, group after group: each share has about as many of each group."""
+    members = [member for group in found for member in group]
+    return [members[first::count] for first in range(count)]
+
+
+def _by_share(
+    shares: Sequence[list[Member]], found: Sequence[list[Member]], choices: Sequence[Choice]
+) -> dict[tuple[str, ...], Choice]:
+    """Each group's choice, for the part of it that is in each share."""
+    by_share: dict[tuple[str, ...], Choice] = {}
+    for share in shares:
+        for group, choice in zip(found, choices, strict=True):
+            names = tuple(member.name for member in share if member in group)
+            if len(names) == 1:
+                by_share[names] = Choice("in turn", choice.why, choice.seconds)
+            elif names:
+                by_share[names] = choice
+    return by_share
+
+
+def _seconds_left(group: Sequence[Member], choice: Choice) -> float:
+    """About how long a group trains still, if none of its members ends early."""
+    seconds = choice.seconds.get(choice.how)
+    return batches_left(group[0]) * (seconds_in_turn(group) if seconds is None else seconds)
+
+
+def _fitting() -> int:
+    """How many processes of this one's size the free memory holds; many, where the system does not tell."""
+    free = free_bytes(torch.device("cpu"))
+    if free is None:
+        return sys.maxsize
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return free // (pages * os.sysconf("SC_PAGE_SIZE"))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

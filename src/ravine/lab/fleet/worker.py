@@ -1,0 +1,179 @@
+"""One process of a fleet: what it is sent, and what it does with its share of the members."""
+
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ...training.recipe import Layer
+from ...training.run import RecipeLike
+from ...training.run_folder import RunFolder
+from ...training.signals import StopNow, StopRequest
+from .prepare import ModelLike
+
+if TYPE_CHECKING:
+    from .fleet import Fleet
+
+# Seconds between two tellings of how far it is.
+_TELLING = 0.3
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a fleet was made of: the arguments of `Fleet` that all members share."""
+
+    model: ModelLike
+    data: Any
+    recipe: RecipeLike
+    settings: Sequence[Layer]
+    trust: bool
+    keep: Collection[int]
+
+
+@dataclass(frozen=True)
+class Share:
+    """The members of one process.
+
+    Attributes:
+        order: what the fleet was made of.
+        layers: the settings of each of the members alone.
+        names: of the members in the whole fleet.
+        places: the run folders that they are to become.
+        split: the seed by which the whole fleet cut its data; None where its first member is the first here,
+            too, and says it again.
+        folder: where the share's checkpoints are; one is there, from which its members start.
+        dtype: torch's default, which networks are made in.
+    """
+
+    order: Order
+    layers: Sequence[Layer]
+    names: Sequence[str]
+    places: Sequence[Path]
+    split: int | None
+    folder: Path
+    dtype: torch.dtype
+
+    def fleet(self, told: "Telling") -> "Fleet":
+        """The members, as they were left."""
+        from .fleet import Fleet  # which knows its processes
+
+        order = self.order
+        cut: list[Layer] = [] if self.split is None else [{"data": {"split": self.split}}]
+        fleet = Fleet(
+            order.model,
+            order.data,
+            self.layers,
+            order.recipe,
+            settings=[*cut, *order.settings],
+            trust=order.trust,
+            folder=self.folder,
+            keep=order.keep,
+            tell=lambda text: told.send("tell", text),
+            watch=told.watch,
+        )
+        for member, name, place in zip(fleet.members, self.names, self.places, strict=True):
+            member.name, member.folder = name, RunFolder(place)
+        return fleet
+
+
+class Telling:
+    """The way of a process to the one that started it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._told_at = 0.0
+
+    def send(self, *message: Any) -> None:
+        """Send what happened, and its particulars; without anyone to hear it, end."""
+        try:
+            self._connection.send(message)
+        except OSError:
+            os._exit(1)
+
+    def watch(self, done: int, planned: int) -> None:
+        """Tell how many epochs are done of how many, a few times a second."""
+        now = time.monotonic()
+        if now - self._told_at > _TELLING:
+            self._told_at = now
+            self.send("watch", done, planned)
+
+
+def work(connection: Connection, content: bytes) -> None:
+    """Train a share on one thread, and end the process.
+
+    What is sent back is one of: ("unable", why) and ("begun",), at the start; ("tell", text) and ("watch",
+    done, planned), on the way; ("done",) and ("failed", ...), at the end, as `unpacked` takes it. Nothing is
+    said at the end where it was asked to stop: everything is in the share's checkpoint.
+
+    Args:
+        connection: any message that comes by it asks to stop; its end ends this process at once.
+        content: a pickled `Share`.
+    """
+    _train(connection, content)
+    # All is said, and on the disk. With torch in it Python takes a second or more to put its things away.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _train(connection: Connection, content: bytes) -> None:
+    torch.set_num_threads(1)
+    told = Telling(connection)
+    stops: list[StopRequest] = []
+    threading.Thread(target=_listen, args=(connection, stops), daemon=True).start()
+    try:
+        share = pickle.loads(content)
+        torch.set_default_dtype(share.dtype)
+        fleet = share.fleet(told)
+        fleet._restore()  # so that members which came out otherwise here train where they were made
+        stops.append(fleet.members[0].stop)
+    except Exception as error:  # noqa: BLE001 - whatever is not here as it is there
+        told.send("unable", f"{type(error).__name__}: {error}")
+        return
+    told.send("begun")
+    try:
+        fleet.run()
+    except StopNow:
+        pass
+    except Exception as error:  # noqa: BLE001 - raised where the fleet was started
+        told.send("failed", *_packed(error))
+    else:
+        told.send("done")
+
+
+def _listen(connection: Connection, stops: Sequence[StopRequest]) -> None:
+    try:
+        while True:
+            connection.recv()
+            for stop in stops:
+                stop.signum = signal.SIGTERM
+    except (EOFError, OSError):  # the process that started this one is gone
+        os._exit(1)
+
+
+def _packed(error: Exception) -> tuple[type[Exception], tuple[Any, ...], dict[str, Any]]:
+    """An exception as its class, arguments and attributes: not all can be pickled as they are."""
+    error.add_note(traceback.format_exc())
+    found = type(error), error.args, vars(error)
+    try:
+        pickle.dumps(found)
+    except Exception:  # noqa: BLE001 - whatever a user's exception holds
+        return RuntimeError, (f"{type(error).__name__}: {error}",), {"__notes__": error.__notes__}
+    return found
+
+
+def unpacked(kind: type[Exception], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> Exception:
+    """The exception of a process, with what it says, its attributes, and where it happened as a note."""
+    error = kind.__new__(kind, *arguments)
+    vars(error).update(attributes)
+    return error
