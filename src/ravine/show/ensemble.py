@@ -93,7 +93,7 @@ ONE_NETWORK = ("soup", "average")
 
 
 def _kind(told: Mapping[str, Any]) -> str:
-    return "Mean network" if told["how"] in ONE_NETWORK else "Ensemble"
+    return {"soup": "Soup", "average": "Average"}.get(told["how"], "Ensemble")
 
 
 def _name(member: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ...training.penalties import penalized
 from .member import Member
 from .stack import Stack
 
@@ -14,8 +15,7 @@ class Penalties:
 
     def __init__(self, members: Sequence[Member], stack: Stack) -> None:
         settings = [member.setup.recipe.regularize for member in members]
-        # A member's weights have two dimensions or more, and the stack one before them.
-        self._weights = [weight for weight in stack.trained.values() if weight.dim() > 2]
+        self._weights = [stack.trained[name] for name in penalized(members[0].setup.model)]
         self._l1 = torch.tensor([own.l1 for own in settings]).to(self._weights[0])
         self._l2 = torch.tensor([own.l2 for own in settings]).to(self._weights[0])
 
