@@ -7,7 +7,7 @@ all images and have none. The gain is on one run, Ravine's first independent mem
 items, with a bootstrap interval. Seconds are of training alone, on `--threads` threads or processes.
 
     pip install -c constraints.txt --no-deps torchensemble==0.2.0
-    python benchmarks/ensembles.py [--data fashion-mnist cifar10-15k] [--members 8] [--epochs 16] [--threads 2]
+    python benchmarks/ensembles.py [--data fashion-mnist cifar10-15k] [--members 8] [--epochs 16]
 """
 
 import argparse
