@@ -33,6 +33,15 @@ def test_only_the_newest_two_are_kept_and_the_newest_is_loaded(tmp_path: Path) -
     assert tensors["x"].tolist() == [10.0, 10.0]
 
 
+def test_any_number_of_checkpoints_at_one_step(tmp_path: Path) -> None:
+    """A run that is stopped again and again before it takes a step; the newest is the last one."""
+    for number in range(6):
+        checkpoint.save(tmp_path, 3, {"x": torch.ones(1)}, {"number": number})
+    _, state = checkpoint.load_newest(tmp_path, print) or ({}, {})
+    assert state == {"number": 5}
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 @pytest.mark.parametrize("name", ["tensors.safetensors", "state.json"])
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
 def test_a_damaged_checkpoint_is_told_and_the_one_before_is_taken(

@@ -35,8 +35,10 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[
     """
     from safetensors.torch import save as pack
 
-    # A run may be saved twice at one step, before and after an evaluation, or when it is stopped twice.
-    serial = len(list(folder.glob(f"step-{step:09d}-*")))
+    # A run may be saved several times at one step: around an evaluation, and whenever it is stopped there. Of
+    # those only the newest are left, so their number says nothing.
+    taken = [int(place.name.rpartition("-")[2]) for place in folder.glob(f"step-{step:09d}-*")]
+    serial = max(taken, default=-1) + 1
     place = folder / f"step-{step:09d}-{serial:03d}"
     draft = folder / f".{place.name}.{os.getpid()}"
     content = pack({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
