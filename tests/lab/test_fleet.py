@@ -428,6 +428,19 @@ def test_networks_that_are_taken_out_have_memory_of_their_own():
     assert not network.training
 
 
+def test_hooks_of_a_layer_are_kept_in_a_stack():
+    """Before an activation, too, which a stack would otherwise take together with the products before it."""
+
+    def hooked():
+        network = nn.Sequential(nn.Linear(13, 8), nn.ReLU(), nn.Linear(8, 3))
+        network[1].register_forward_pre_hook(lambda module, inputs: (inputs[0] - 1.0,))
+        return network
+
+    settings = [{"stop": {"epochs": 2}, "optimizer": PLAIN, **EXACT}]
+    stacked, alone = (trained(how, hooked, "wine", 2, settings=settings) for how in ("stacked", "in turn"))
+    assert_same(stacked, alone, 1e-4)
+
+
 def test_members_share_the_items_they_have_in_common():
     members = [{}, {"seed": 3}, {"seed": 4, "data": {"bootstrap": True}}]
     setups = [member.setup for member in Fleet("mlp", "wine", members).members]

@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from .direct import products
+
 Dims = tuple[int | None, ...]
 
 
@@ -27,11 +29,8 @@ class _Linear(torch.autograd.Function):
         members = info.batch_size
         x = _led(x, in_dims[0], members)
         weight = _led(weight, in_dims[1], members)
-        rows = x.reshape(members, -1, x.shape[-1])
-        if bias is None:
-            out = torch.bmm(rows, weight.mT)
-        else:
-            out = torch.baddbmm(_led(bias, in_dims[2], members).unsqueeze(1), rows, weight.mT)
+        own = None if bias is None else _led(bias, in_dims[2], members)
+        out = products(x.reshape(members, -1, x.shape[-1]), weight, own)
         return out.view(*x.shape[:-1], -1), 0
 
 

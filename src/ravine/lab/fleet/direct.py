@@ -31,8 +31,8 @@ def chain(network: nn.Module, tensors: Tensors) -> list[Step] | None:
 
 
 def _steps(module: nn.Module, prefix: str, tensors: Tensors) -> list[Step] | None:
-    if module._forward_hooks or module._forward_pre_hooks:
-        return None  # whatever they do, they do it to one member
+    if _hooked(module):
+        return None
     if type(module) is nn.Sequential:
         return _sequence(list(module.named_children()), prefix, tensors)
     if isinstance(module, _ELEMENTWISE) and type(module) in _ELEMENTWISE:
@@ -40,6 +40,11 @@ def _steps(module: nn.Module, prefix: str, tensors: Tensors) -> list[Step] | Non
     make = _KNOWN.get(type(module))
     step = None if make is None else make(module, prefix, tensors)
     return None if step is None else [step]
+
+
+def _hooked(module: nn.Module) -> bool:
+    """Whether a layer has hooks: whatever they do, they do it to one member."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 class _Products(torch.autograd.Function):
@@ -75,11 +80,17 @@ class _Products(torch.autograd.Function):
         )
 
 
+def products(rows: Tensor, weight: Tensor, bias: Tensor | None, *, rectified: bool = False) -> Tensor:
+    """The members' linear layers at once: rows (K, N, I), weight (K, O, I) and bias (K, O) to (K, N, O)."""
+    out: Tensor = _Products.apply(rows, weight, bias, rectified)  # type: ignore[no-untyped-call]
+    return out
+
+
 def _linear(module: nn.Linear, prefix: str, tensors: Tensors, *, rectified: bool = False) -> Step:
     weight, bias = tensors[f"{prefix}weight"], tensors.get(f"{prefix}bias")
 
     def step(x: Tensor) -> Tensor:
-        out: Tensor = _Products.apply(x.flatten(1, -2), weight, bias, rectified)  # type: ignore[no-untyped-call]
+        out = products(x.flatten(1, -2), weight, bias, rectified=rectified)
         return out.view(*x.shape[:-1], -1)
 
     return step
@@ -94,7 +105,7 @@ def _sequence(children: Sequence[tuple[str, nn.Module]], prefix: str, tensors: T
         if steps is None:
             return None
         following = children[at + 1][1] if at + 1 < len(children) else None
-        if type(child) is nn.Linear and type(following) is nn.ReLU and not following._forward_hooks:
+        if type(child) is nn.Linear and type(following) is nn.ReLU and not _hooked(following):
             steps = [_linear(child, f"{prefix}{name}.", tensors, rectified=True)]
             at += 1
         found += steps

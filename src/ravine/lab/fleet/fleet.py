@@ -1,5 +1,6 @@
 """Many trainings as one: K members, each its own recipe, none touched by the others."""
 
+import copy
 import shutil
 import tempfile
 import time
@@ -25,7 +26,6 @@ from .grouping import groups, why_not
 from .member import Member
 from .prepare import ModelLike, prepare
 from .processes import Processes, UnableError, obstacle
-from .stack import detached
 from .stacked import StackedGroup
 from .worker import Order, Share
 
@@ -130,7 +130,7 @@ class Fleet:
     def network(self, number: int) -> nn.Module:
         """A member as a plain module with its best weights, in evaluation mode and memory of its own."""
         member = self.members[number]
-        network = detached(member.setup.model)
+        network = copy.deepcopy(member.setup.model)
         network.load_state_dict(member.best)
         return network.eval()
 

@@ -1,6 +1,5 @@
 """Networks of one shape as one: every tensor with a leading axis of members."""
 
-import copy
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -74,8 +73,3 @@ def _tensors(network: nn.Module) -> dict[str, Tensor]:
 def _named(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from network.named_parameters()
     yield from network.named_buffers()
-
-
-def detached(network: nn.Module) -> nn.Module:
-    """A copy with memory of its own: what leaves a stack."""
-    return copy.deepcopy(network)
