@@ -116,11 +116,7 @@ def ablate(folder: str | Path, *, trust: bool = False, watching: Watching = sile
     found = regularizers(recipe)
     if not found:
         raise RunError(f"{own.path} has no regularizer to leave out: see the recipe's augment and regularize")
-    dataset, _ = run.read(source, own.path / "recipe.toml")
-    if dataset.fingerprint != own.read_json("splits.json")["fingerprint"]:
-        raise RunError(
-            f"the data at {source} have changed since {own.path} was trained: nothing would compare"
-        )
+    run.read_again(own)  # refuses changed data before anything is trained
     part: PartName = "test" if "test" in _scores(own) else "validation"
     rows = []
     with own.locked():

@@ -135,6 +135,25 @@ def read(
     return dataset, cut_for(validate([*_named(name, dataset.kind), *layers]), dataset)
 
 
+def read_again(folder: RunFolder) -> tuple[Dataset, Splits]:
+    """The data of a run and its parts, as they were when it was trained.
+
+    Raises:
+        RunError: the data are not known, or have changed.
+        DataError: they cannot be used any more.
+    """
+    source, recorded = folder.read_json("environment.json")["data"], folder.read_json("splits.json")
+    if source is None:
+        raise RunError(f"{folder.path} was trained on what a program gave it: its data cannot be read again")
+    dataset, splits = read(source, folder.path / "recipe.toml")
+    now = {"fingerprint": dataset.fingerprint, **to_json(dataset, splits)}
+    if any(now[key] != recorded[key] for key in ("fingerprint", "validation", "test")):
+        raise RunError(
+            f"the data at {source} have changed since {folder.path} was trained; bring the old ones back"
+        )
+    return dataset, splits
+
+
 def resume(
     run: str | Path,
     *,

@@ -5,12 +5,12 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ... import files
 from ...errors import Interrupted, RecipeError, RunError
 from ...training import run
-from ...training.recipe import Layer, set_layer
+from ...training.recipe import Layer, Recipe, set_layer
 from ...training.run_folder import RunFolder
 from ...training.signals import StopNow
 from ..fleet.fleet import Fleet, Telling, Watching, nobody, unwatched
@@ -83,43 +83,22 @@ def train_ensemble(
     if how in ("snapshot", "average") and vary:
         raise RecipeError([f"vary: the members of how = {how!r} are of one run; leave it out"])
     first = run.make_setup(model, data, recipe, settings=settings, trust=trust)
-    epochs, seed = int(first.recipe.stop.epochs), first.recipe.seed
     place = Path(out) if out is not None else run.default_path(f"{first.facts['data']}-ensemble")
     RunFolder.refuse_existing(place)
-    keep: list[int] = []
-    added: list[Layer] = [{"data": {"split": first.recipe.split_seed}}]
-    if how in ("snapshot", "average"):  # the weights as they are, not a running mean that lags behind them
-        added.append({"optimizer": {"average": 0.0}})
-    if how == "snapshot":
-        period = max(1, round(epochs / members))
-        keep = [period * number for number in range(1, members + 1)]
-        added += [
-            {"schedule": {"name": "cosine_restarts", "period": f"{period} epochs"}},
-            {"stop": {"epochs": period * members}},
-        ]
-    elif how == "average":
-        added.append(_HIGH)
-        last = min(epochs, max(members, round(_TAIL * epochs)))
-        keep = sorted({epochs - round(number * last / members) for number in range(members)})
-    layers: list[Layer] = [{"seed": seed}]
-    if not keep:
-        drawn: Layer = {"data": {"bootstrap": True}} if how == "bagging" else {}
-        layers = [
-            {"seed": seed + number, **drawn, **combination}
-            for number, combination in zip(range(members), itertools.cycle(ways))
-        ]
+    plan = _planned(how, members, first.recipe, ways)
     training = place.with_name(f"{place.name}.training")
-    told = {"data": str(data), "model": model, "recipe": str(recipe), "how": how, "keep": keep}
-    _claim(training, {**told, "settings": [*settings, *added], "members": layers})
+    told = {"data": str(data), "model": model, "recipe": str(recipe), "how": how, "keep": plan.keep}
+    chosen = [*settings, *plan.settings]
+    _claim(training, {**told, "settings": chosen, "members": plan.members})
     fleet = Fleet(
         model,
         data,
-        layers,
+        plan.members,
         recipe,
-        settings=[*settings, *added],
+        settings=chosen,
         trust=trust,
         folder=training,
-        keep=keep,
+        keep=plan.keep,
         tell=tell,
         watch=watch,
     )
@@ -133,6 +112,38 @@ def train_ensemble(
     made = _assembled(fleet, training, place, how, str(data), trust, tell)
     shutil.rmtree(training, ignore_errors=True)
     return made
+
+
+class _Plan(NamedTuple):
+    """What is trained: settings of all members, those of each, and the epochs after which weights are kept."""
+
+    settings: list[Layer]
+    members: list[Layer]
+    keep: list[int]
+
+
+def _planned(how: How, members: int, recipe: Recipe, ways: Sequence[Layer]) -> _Plan:
+    """The trainings of an ensemble; `recipe` is that of one run, with every value concrete."""
+    epochs, seed = int(recipe.stop.epochs), recipe.seed
+    settings: list[Layer] = [{"data": {"split": recipe.split_seed}}]
+    if how in ("independent", "bagging"):
+        drawn: Layer = {"data": {"bootstrap": True}} if how == "bagging" else {}
+        turns = zip(range(members), itertools.cycle(ways), strict=False)
+        return _Plan(
+            settings, [{"seed": seed + number, **_merged([drawn, way])} for number, way in turns], []
+        )
+    # The weights as they are, not a running mean that lags behind them.
+    settings.append({"optimizer": {"average": 0.0}})
+    if how == "snapshot":
+        period = max(1, round(epochs / members))
+        settings.append({"schedule": {"name": "cosine_restarts", "period": f"{period} epochs"}})
+        settings.append({"stop": {"epochs": period * members}})
+        keep = [period * number for number in range(1, members + 1)]
+    else:
+        settings.append(_HIGH)
+        last = min(epochs, max(members, round(_TAIL * epochs)))
+        keep = sorted({epochs - round(number * last / members) for number in range(members)})
+    return _Plan(settings, [{"seed": seed}], keep)
 
 
 def combinations(vary: Sequence[str]) -> list[dict[str, Any]]:
@@ -161,7 +172,7 @@ def _claim(training: Path, told: Mapping[str, Any]) -> None:
     """Make the place of a training, or find it as it was left."""
     record = training / "fleet.json"
     if record.is_file():
-        if json.loads(record.read_text()) != json.loads(json.dumps(told)):
+        if RunFolder(training).read_json(record.name) != json.loads(json.dumps(told)):
             raise RunError(
                 f"{training} holds another training, begun with other arguments: remove it, or give "
                 "another --out"
