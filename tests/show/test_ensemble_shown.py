@@ -134,6 +134,24 @@ def test_a_soup_and_what_was_left_out(tmp_path):
         figures.score_by_number(read_run(folder))
 
 
+@pytest.mark.parametrize(
+    ("how", "story", "row"),
+    [
+        ("snapshot", "Ensemble of 2 snapshots of one run, trained in", "a prediction costs 2 networks."),
+        (
+            "average",
+            "Average of one run's weights after 2 epochs, trained in",
+            "a prediction costs 1 network.",
+        ),
+    ],
+)
+def test_members_of_one_run_are_told_as_such(tmp_path, how, story, row):
+    members = [member(name, 0.5, loss=0.3, accuracy=0.9) for name in ("after epoch 1", "after epoch 2")]
+    folder = as_ensemble(made_runs.classification(tmp_path / "run"), "accuracy", how, members=members)
+    read = words(write_report(folder).read_text())
+    assert story in read and row in read and "times that of one member" not in read
+
+
 def test_a_regression_gains_by_a_lower_error(tmp_path):
     gained = {"mean": {"rmse": -1.5, "rmse_interval": [-2.0, 0.25]}}
     folder = as_ensemble(made_runs.regression(tmp_path / "run"), "rmse", gained=gained, best=None)

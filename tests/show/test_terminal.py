@@ -1,12 +1,14 @@
 import io
 import json
 import re
+import time
 from pathlib import Path
 
 import made_runs
 import pytest
 from rich.console import Console
 
+from ravine.show import terminal
 from ravine.show.columns import table_for
 from ravine.show.terminal import LiveTable, PlainLines, kept_rows, progress
 
@@ -270,3 +272,16 @@ def test_letters_that_the_console_lacks_are_replaced(tmp_path):
     file.flush()
     said = file.buffer.getvalue().decode("ascii")
     assert "na?ve - so" in said and "*   1/300" in said
+
+
+def test_a_bar_for_other_work_is_shown_and_taken_away():
+    console = screen()
+    with terminal.work(console, "epochs") as watch:
+        watch(3, 12)
+        time.sleep(0.25)  # it is drawn ten times a second
+    shown = console.file.getvalue()
+    assert "3/12 epochs" in shown and shown.rindex(SHOW) > shown.rindex(HIDE)
+    log = pipe()
+    with terminal.work(log, "epochs") as watch:
+        watch(3, 12)
+    assert log.file.getvalue() == ""

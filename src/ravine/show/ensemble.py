@@ -11,6 +11,7 @@ from .run import NothingToDrawError, Run
 _TOGETHER = {
     "selected": "The ensemble of those with a weight is the weighted mean of their predictions.",
     "soup": "The soup is one network with the mean of the weights of those that are in it.",
+    "average": "The average is one network with the mean of the weights that one run had after these epochs.",
 }
 _MEAN = "The ensemble is the mean of its members' predictions."
 _GAINED = (
@@ -61,8 +62,9 @@ def how_made(run: Run) -> str:
     """How an ensemble came to be, in a sentence."""
     told = run.result["ensemble"]
     taken, looked_at = sum(member["weight"] > 0 for member in told["members"]), len(told["members"])
-    runs = f"{taken} runs" if taken == looked_at else f"{taken} of {looked_at} runs"
-    return f"{_kind(told)} of {runs}, trained in {duration(told['seconds']['all'])} in all."
+    number = str(taken) if taken == looked_at else f"{taken} of {looked_at}"
+    members = _OF_ONE_RUN.get(told["how"], "{} runs").format(number)
+    return f"{_kind(told)} of {members}, trained in {duration(told['seconds']['all'])} in all."
 
 
 def lines(run: Run) -> list[str]:
@@ -90,6 +92,7 @@ def lines(run: Run) -> list[str]:
 
 # An average and a soup are one network, made of the members' weights.
 ONE_NETWORK = ("soup", "average")
+_OF_ONE_RUN = {"snapshot": "{} snapshots of one run", "average": "one run's weights after {} epochs"}
 
 
 def _kind(told: Mapping[str, Any]) -> str:
@@ -102,8 +105,10 @@ def _name(member: Mapping[str, Any]) -> str:
 
 def _cost(told: Mapping[str, Any]) -> str:
     seconds = told["seconds"]
-    times = seconds["all"] / seconds["one"] if seconds["one"] else float("nan")
-    spent = f"All training took {duration(seconds['all'])}, {times:.3g} times that of one member"
+    spent = f"All training took {duration(seconds['all'])}"
+    if told["how"] not in _OF_ONE_RUN:  # there it is one training
+        times = seconds["all"] / seconds["one"] if seconds["one"] else float("nan")
+        spent += f", {times:.3g} times that of one member"
     at_test = sum(member["weight"] > 0 for member in told["members"]) if told["how"] not in ONE_NETWORK else 1
     return f"{spent}; a prediction costs {at_test} network{'' if at_test == 1 else 's'}."
 
