@@ -9,7 +9,6 @@ evaluated. Rounds alternate; the least disturbed of each counts, as the work is 
 """
 
 import argparse
-import itertools
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -20,8 +19,9 @@ from pathlib import Path
 import numpy
 import torch
 from torch import nn
-from torch.nn import functional
 
+import loop_over_models
+from loop_over_models import perceptron
 from ravine.lab import Fleet
 from running import verdict
 
@@ -37,14 +37,6 @@ class Study:
     epochs: int
     make: Callable[[], nn.Module]
     least: float
-
-
-def perceptron(*sizes: int) -> nn.Sequential:
-    """Linear layers with ReLU between them."""
-    layers: list[nn.Module] = []
-    for inputs, outputs in itertools.pairwise(sizes):
-        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
 
 
 def convolutional() -> nn.Sequential:
@@ -67,28 +59,6 @@ def items(study: Study) -> tuple[torch.Tensor, torch.Tensor]:
     drawn = torch.Generator().manual_seed(0)
     inputs = torch.randint(0, 256, (study.items, *study.shape), generator=drawn).float() / 255
     return inputs, torch.randint(CLASSES, (study.items,), generator=drawn)
-
-
-def loop(study: Study, members: int, threads: int) -> float:
-    """Seconds of the loop over models."""
-    inputs, targets = items(study)
-    if inputs.dim() == 4:
-        inputs = inputs.to(memory_format=torch.channels_last)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    models = [study.make().to(memory_format=torch.channels_last) for _ in range(members)]
-    started = time.perf_counter()
-    for model in models:
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
-        for _ in range(study.epochs):
-            for chosen in torch.randperm(study.items).split(BATCH):
-                loss = functional.cross_entropy(model(inputs[chosen]), targets[chosen])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-    taken = time.perf_counter() - started
-    torch.set_num_threads(before)
-    return taken
 
 
 def fleet(study: Study, members: int, place: Path) -> tuple[float, str]:
@@ -117,7 +87,11 @@ def measure(name: str, study: Study, members: int, rounds: int, place: Path) -> 
     taken: dict[str, list[float]] = {"loop, 1 thread": [], "loop, 2 threads": [], "fleet": []}
     for _ in range(rounds):
         for threads in (1, 2):
-            taken[f"loop, {threads} thread{'s' * (threads > 1)}"].append(loop(study, members, threads))
+            taken[f"loop, {threads} thread{'s' * (threads > 1)}"].append(
+                loop_over_models.seconds(
+                    study.make, [1e-3] * members, inputs, targets, study.epochs, BATCH, threads
+                )
+            )
         seconds, how = fleet(study, members, path)
         taken["fleet"].append(seconds)
     best = {way: min(seconds) for way, seconds in taken.items()}

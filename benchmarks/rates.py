@@ -10,12 +10,11 @@ The fleet evaluates and records every epoch as well; its construction, which ope
 import argparse
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import torch
-from torch import nn
-from torch.nn import functional
-
+import loop_over_models
+from loop_over_models import perceptron
 from ravine.lab import Fleet
 from running import verdict
 
@@ -39,28 +38,6 @@ def fleet() -> tuple[float, Fleet]:
     made = Fleet("mlp", "digits", members, settings=[SETTINGS])
     made.run()
     return time.perf_counter() - started, made
-
-
-def loop(inputs: torch.Tensor, targets: torch.Tensor, threads: int) -> float:
-    """Seconds for all 80 models."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    started = time.perf_counter()
-    for rate in RATES:
-        for seed in range(SEEDS):
-            torch.manual_seed(seed)
-            layers = [nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)]
-            model = nn.Sequential(*layers)
-            optimizer = torch.optim.Adam(model.parameters(), lr=rate, fused=True)
-            for _ in range(EPOCHS):
-                for chosen in torch.randperm(len(inputs)).split(BATCH):
-                    loss = functional.cross_entropy(model(inputs[chosen]), targets[chosen])
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-    taken = time.perf_counter() - started
-    torch.set_num_threads(before)
-    return taken
 
 
 def accuracies(made: Fleet) -> list[list[float]]:
@@ -98,7 +75,12 @@ def main() -> None:
     options = parser.parse_args()
     seconds, made = fleet()
     feed = made.members[0].setup.feeds["train"].batches
-    alone = min(loop(feed.inputs.flatten(1), feed.targets, threads) for threads in (1, 2))
+    network, rates = partial(perceptron, 64, 64, 64, 10), [rate for rate in RATES for _ in range(SEEDS)]
+    inputs, targets = feed.inputs.flatten(1), feed.targets
+    alone = min(
+        loop_over_models.seconds(network, rates, inputs, targets, EPOCHS, BATCH, threads)
+        for threads in (1, 2)
+    )
     for rate, own in zip(RATES, accuracies(made), strict=True):
         print(f"{rate:9.2e}   {sum(own) / SEEDS:6.1%}   {min(own):6.1%} to {max(own):6.1%}")
     print("; ".join(choice.why for choice in made.choices.values()))
