@@ -108,3 +108,11 @@ def test_the_page_names_every_optimizer_and_option():
 
 def test_the_page_on_ensembles_runs(place, capsys):
     assert run_page("ensembles.md", place, capsys) == {"module": 0, "python": 1, "text": 1, "command": 4}
+
+
+@pytest.mark.parametrize(
+    "page", [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda page: page.name
+)
+def test_what_a_page_points_to_is_there(page):
+    pointed = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
+    assert [target for target in pointed if not (page.parent / target).exists()] == []

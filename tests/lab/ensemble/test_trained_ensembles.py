@@ -71,6 +71,20 @@ def test_a_bag_draws_each_member_a_sample_of_its_own(tmp_path):
     assert seen[0] != seen[1]
 
 
+def test_what_varies_within_a_section_leaves_the_sample_there(tmp_path):
+    ensemble = trained(tmp_path / "out", how="bagging", members=2, vary=["data.batch_size=16,32"])
+    for folder, size in zip(folders(ensemble)[1], (16, 32), strict=True):
+        recipe = (folder / "recipe.toml").read_text()
+        assert "bootstrap = true" in recipe and f"batch_size = {size} " in recipe
+
+
+def test_a_damaged_record_of_a_training_is_named(tmp_path):
+    (tmp_path / "out.training").mkdir()
+    (tmp_path / "out.training" / "fleet.json").write_text("{")
+    with pytest.raises(RunError, match=r"fleet\.json is damaged"):
+        trained(tmp_path / "out")
+
+
 def test_snapshots_are_the_weights_at_the_end_of_each_fall(tmp_path):
     ensemble = trained(tmp_path / "out", how="snapshot")
     record, members = folders(ensemble)

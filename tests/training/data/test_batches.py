@@ -43,13 +43,15 @@ def streamed(count: int) -> Dataset:
     )
 
 
-def made(kind: str, shuffle: bool, count: int = 37, size: int = 5) -> Batches:
+def made(kind: str, shuffle: bool, count: int = 37, size: int = 5, seed: int = 1) -> Batches:
     if kind == "tensor":
         items = torch.arange(count)
-        return TensorBatches(items.float()[:, None], items, size, seed=1, shuffle=shuffle)
+        return TensorBatches(items.float()[:, None], items, size, seed=seed, shuffle=shuffle)
     if kind == "stream":
-        return StreamBatches(streamed(count), torch.arange(count), size, seed=1, shuffle=shuffle, workers=2)
-    return TextBatches(torch.arange(count * 4 + 7), 4, size, seed=1, shuffle=shuffle)
+        return StreamBatches(
+            streamed(count), torch.arange(count), size, seed=seed, shuffle=shuffle, workers=2
+        )
+    return TextBatches(torch.arange(count * 4 + 7), 4, size, seed=seed, shuffle=shuffle)
 
 
 def seen(batches: Batches, epoch: int, start: int = 0) -> list[tuple[list, list]]:
@@ -76,6 +78,14 @@ def test_training_orders_differ_by_epoch_and_are_addressed(kind):
     batches = made(kind, True)
     assert seen(batches, 0) != seen(batches, 1)
     assert seen(batches, 0) == seen(made(kind, True), 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_of_another_seed_are_those_made_with_it(kind):
+    first = made(kind, True)
+    before, other = seen(first, 2), first.reseeded(9)
+    assert seen(other, 2) == seen(made(kind, True, seed=9), 2) != before
+    assert seen(first, 2) == before
 
 
 @pytest.mark.parametrize("kind", ["tensor", "stream"])
