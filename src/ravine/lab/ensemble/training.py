@@ -115,7 +115,7 @@ def train_ensemble(
 
 
 class _Plan(NamedTuple):
-    """What is trained: settings of all members, those of each, and the epochs after which weights are kept."""
+    """What is trained: settings of all, those of each, and the epochs whose weights are kept."""
 
     settings: list[Layer]
     members: list[Layer]
