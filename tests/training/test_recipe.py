@@ -203,3 +203,8 @@ def test_nested_settings_come_back_from_the_recipes_text(settings: dict) -> None
     recipe = validate([{"model": {"name": "own:net", "groesse": settings, "größe": 1}}])
     again = tomllib.loads(recipe_text.to_toml(recipe))["model"]
     assert again == {"name": "own:net", "groesse": settings, "größe": 1}
+
+
+def test_one_name_where_a_list_belongs_is_told_how_to_write_it():
+    with pytest.raises(RecipeError, match=r"""augment = 'flip': it is a list: write augment=\["flip"\]"""):
+        validate([set_layer(["augment=flip"])])

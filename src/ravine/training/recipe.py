@@ -5,6 +5,7 @@ each kind of data), a user's file, and `--set key=value`. The sections `[model]`
 `[schedule]` name a registered part; their other keys are that part's own keyword arguments.
 """
 
+import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -369,6 +370,8 @@ def _told(found: Sequence[Any]) -> list[str]:
             reason = problem["msg"][0].lower() + problem["msg"][1:]
             if problem["type"] == "string_pattern_mismatch":
                 reason = f"valid are {_fields(path[:-1])[path[-1]].description}"
+            elif problem["type"] == "tuple_type":  # TOML knows lists
+                reason = f"it is a list: write {key}=[{json.dumps(problem['input'])}]"
             sentences.setdefault(f"{key} = {problem['input']!r}: ", []).append(reason)
     return [begin + ", or ".join(reasons) for begin, reasons in sentences.items()]
 
