@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from places import data_folder
+from ravine.models.transformer import transformer
 from ravine.optim import AdamW, schedules
-from ravine.training.models.transformer import transformer
 
 CONTEXT, BATCH = 64, 32
 STORED = {

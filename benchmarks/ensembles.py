@@ -29,9 +29,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from places import data_folder
 from ravine.lab.ensemble import train_ensemble
+from ravine.models import make
 from ravine.training import metrics
 from ravine.training.data import open_data
-from ravine.training.models import make
 
 FEW = {"fashion-mnist": 10_000, "cifar10-15k": 15_000}
 BATCH, RATE, WIDTH = 64, 2e-3, 16

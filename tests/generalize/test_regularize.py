@@ -18,7 +18,7 @@ from ravine.generalize import (
     regularize,
 )
 from ravine.generalize.residual import branch_ends
-from ravine.training.models import make
+from ravine.models import make
 
 
 class Padded(nn.Module):

@@ -12,7 +12,7 @@ from ravine.errors import ModelError
 from ravine.generalize import StochasticDepth, average_out, regularize
 from ravine.generalize.residual import BranchEnd, branch_ends
 from ravine.generalize.tracing import called_modules
-from ravine.training.models import make
+from ravine.models import make
 
 IMAGES, TOKENS, ROWS = (4, 3, 16, 16), (4, 6, 8), (4, 8)
 

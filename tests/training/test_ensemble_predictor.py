@@ -8,8 +8,8 @@ import torch
 from test_export import images, preprocess, raw_items, run_file, table, text
 from torch import nn
 
+from ravine import models
 from ravine.errors import ModelError, RunError
-from ravine.training import models
 from ravine.training.averaged import OverSamples
 from ravine.training.data.dataset import outputs_of
 from ravine.training.ensemble import (

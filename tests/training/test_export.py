@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ravine import models
 from ravine.errors import ModelError, RavineError, RunError
 from ravine.registry import names
 from ravine.training import export as exporting
-from ravine.training import models
 from ravine.training.data.dataset import Column, Dataset, Splits, no_positions, outputs_of
 from ravine.training.export import export
 from ravine.training.predict import Predictor, predict

@@ -10,12 +10,12 @@ from torch import nn
 from ravine.errors import ModelError, RecipeError
 from ravine.generalize import NoisyPart, pieces
 from ravine.generalize.views import TenCrop
+from ravine.models import make
 from ravine.training import averaged
 from ravine.training import run as runs
 from ravine.training.examples import example_items
 from ravine.training.export import export
 from ravine.training.load import load, load_predictor
-from ravine.training.models import make
 from ravine.training.predict import predict
 
 NOISE = {"dropout": 0.3, "feature_dropout": 0.1, "drop_connect": 0.2}

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ravine.models import make
 from ravine.training import watch
-from ravine.training.models import make
 
 
 def random_problem(classes: int = 4, features: int = 12) -> tuple[torch.Tensor, torch.Tensor]:

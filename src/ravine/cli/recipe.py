@@ -40,8 +40,8 @@ def recipe(
 ) -> None:
     """Print a recipe or a named part; without a name list them all."""
     from .. import registry
+    from ..addresses import is_address
     from ..training import parts, recipe_text  # noqa: F401  parts: fills the registry
-    from ..training.addresses import is_address
     from ..training.recipe import named_layer, named_recipes, validate
     from .output import wide_console
 

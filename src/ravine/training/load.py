@@ -4,10 +4,11 @@ from pathlib import Path
 
 from torch import nn
 
+from .. import models
 from ..errors import RunError
 from ..generalize.regularize import regularize
 from ..randomness import addressed
-from . import ensemble, models
+from . import ensemble
 from .averaged import for_prediction
 from .feeds import CONTEXT
 from .predict import Predictor

@@ -4,9 +4,9 @@ import inspect
 
 from torch.optim import Optimizer
 
+from ..addresses import find
 from ..errors import RavineError
 from ..optim.rule import Rule
-from .addresses import find
 
 
 def own_optimizer(address: str) -> type[Optimizer]:

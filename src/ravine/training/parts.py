@@ -1,7 +1,7 @@
 """Every module that registers named parts: importing this one fills the registry."""
 
-from .. import optim
+from .. import models, optim
 from ..optim import matrix, schedules
-from . import augment, data, metrics, models, preprocessing_statistics
+from . import augment, data, metrics, preprocessing_statistics
 
 __all__ = ["augment", "data", "matrix", "metrics", "models", "optim", "preprocessing_statistics", "schedules"]

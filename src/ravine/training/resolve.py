@@ -4,8 +4,8 @@ import math
 from typing import Any
 
 from ..errors import RecipeError
-from . import feeds, models, settings
-from .data.dataset import Dataset, Splits
+from . import feeds, settings
+from .data.dataset import Dataset, Kind, Splits
 from .quiet import quieted
 from .recipe import IMAGE_SIZES, PART_SECTIONS, Layer, Recipe
 
@@ -15,6 +15,7 @@ EPOCHS, FEWEST_EPOCHS, MOST_EPOCHS = 4400, 5, 60
 MOST_PIXELS = 2**21
 # Full batches go through the network in chunks of so many items, and of so many pixels (values, characters).
 MOST_ITEMS, FEWEST_ITEMS, CHUNK_VALUES = 4096, 8, 2**17
+SMALL_IMAGE = 12
 
 
 def resolve(recipe: Recipe, dataset: Dataset, splits: Splits, asked: Layer | None = None) -> Recipe:
@@ -40,7 +41,7 @@ def resolve(recipe: Recipe, dataset: Dataset, splits: Splits, asked: Layer | Non
     name = recipe.model.name
     if name == "auto":
         vectors = recipe.data.preprocess == "pca" and dataset.kind == "image"
-        name = "mlp" if vectors else models.auto(dataset.kind, dataset.item_shape)
+        name = "mlp" if vectors else usual_model(dataset.kind, dataset.item_shape)
     recipe = quieted(recipe, asked, name, *_chunks(recipe, dataset, items))
     batch_size, epochs, image_size = recipe.data.batch_size, recipe.stop.epochs, recipe.data.image_size
     if batch_size == "auto":
@@ -112,3 +113,12 @@ def _filled(recipe: Recipe, kind: str, model: str) -> Any:
     name = model if kind == "model" else section.name
     implied = settings.defaults(kind, name) if settings.is_readable(kind, name) else {}
     return type(section).model_validate(implied | section.model_dump() | {"name": name})
+
+
+def usual_model(kind: Kind, item_shape: tuple[int, ...]) -> str:
+    """The name of the network that fits the data: text, images small and large, anything else."""
+    if kind == "text":
+        return "transformer"
+    if kind == "image":
+        return "cnn" if min(item_shape[1:]) <= SMALL_IMAGE else "resnet"
+    return "mlp"

@@ -12,10 +12,10 @@ from typing import Any, Unpack, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from .. import registry
+from ..addresses import is_address
 from ..docstrings import meanings
 from ..errors import RavineError, RecipeError, nearest
 from ..optim.options import DEFAULTS, Options
-from .addresses import is_address
 from .own_optimizers import own_optimizer
 
 # Arguments that the loop fills in itself, that only a program can use, or that are the section's own keys.

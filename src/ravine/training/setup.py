@@ -8,17 +8,19 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
+from .. import models
 from ..errors import ModelError, RavineError
 from ..generalize.penalties import Penalty
 from ..generalize.regularize import regularize
 from ..optim.schedules import Schedule
 from ..randomness import addressed
 from ..registry import lookup
-from . import averaged, feeds, metrics, models, noise, penalties, settings, tensorboard
+from . import averaged, feeds, metrics, noise, penalties, settings, tensorboard
 from .averaging import moving_average
 from .data.dataset import Dataset, PartName, Splits, Task, outputs_of
 from .feed import Feed
 from .objective import Objective, objective
+from .output_check import check
 from .preprocessing import Preprocessing
 from .quiet import is_full_batch
 from .recipe import Recipe
@@ -141,7 +143,7 @@ def prepare(
             model = models.make(recipe.model.name, shape, outputs, recipe.model.settings)
     model.to(device)
     sample = preprocessing(_sample(recipe, dataset, splits).to(device))
-    models.check(model, sample, outputs, dataset.task)
+    check(model, sample, outputs, dataset.task)
     if sample.dim() == 4:  # convolutions run faster with the channels last
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     counts = None

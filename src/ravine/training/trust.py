@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from ..addresses import is_address
 from ..errors import TrustError
-from .addresses import is_address
 from .recipe import Layer, Recipe
 
 KINDS = ("model", "optimizer")

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from ...errors import ModelError
-from ...registry import register
+from ..errors import ModelError
+from ..registry import register
 from .activations import activation as make_activation
 from .activations import activation_expansion
 from .initialization import initialize

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 
 from torch import nn
 
-from ...errors import ModelError, RavineError, nearest
 from ..addresses import find
+from ..errors import ModelError, RavineError, nearest
 
 _SHAPE_NAMES = ("shape", "input_shape")
 _OUTPUTS_NAMES = ("outputs", "num_classes", "classes")

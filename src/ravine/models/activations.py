@@ -5,7 +5,7 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
-from ...registry import lookup, register
+from ..registry import lookup, register
 
 # In-place versions stand where the gradient needs only the activation's output. They are safe behind
 # linear, convolution and normalization layers, whose gradients do not need their own outputs, and that is

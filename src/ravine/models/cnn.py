@@ -5,8 +5,8 @@ from typing import Literal
 
 from torch import nn
 
-from ...errors import ModelError
-from ...registry import register
+from ..errors import ModelError
+from ..registry import register
 from .activations import activation as make_activation
 from .activations import activation_expansion
 from .initialization import initialize

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from ravine.errors import ModelError
-from ravine.training.models import check
+from ravine.training.output_check import check
 
 
 class Gives(nn.Module):

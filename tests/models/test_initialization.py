@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from ravine.errors import RecipeError
+from ravine.models.activations import activation, activation_expansion
+from ravine.models.initialization import HEAD_GAIN, gain, initialize
 from ravine.registry import names
-from ravine.training.models.activations import activation, activation_expansion
-from ravine.training.models.initialization import HEAD_GAIN, gain, initialize
 
 WIDTH, DEPTH = 256, 12
 

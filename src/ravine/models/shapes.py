@@ -2,7 +2,7 @@
 
 import math
 
-from ...errors import ModelError
+from ..errors import ModelError
 
 
 def vector_size(shape: tuple[int, ...], model: str) -> int:

@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from ...registry import register
+from ..registry import register
 from .initialization import initialize
 from .shapes import require_positive, vector_size
 

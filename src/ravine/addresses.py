@@ -4,7 +4,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from ..errors import RavineError, nearest
+from .errors import RavineError, nearest
 
 
 def is_address(name: str) -> bool:

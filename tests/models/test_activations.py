@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from ravine.errors import RecipeError
+from ravine.models.activations import Maxout, activation, activation_expansion
 from ravine.registry import names
-from ravine.training.models.activations import Maxout, activation, activation_expansion
 
 REFERENCES = {
     "sigmoid": lambda x: 1 / (1 + torch.exp(-x)),

@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from ...registry import register
+from ..registry import register
 from .activations import activation as make_activation
 from .activations import activation_expansion
 from .initialization import initialize

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from ...errors import ModelError
-from ...modes import evaluating
-from ..data.dataset import Task
+from ..errors import ModelError
+from ..modes import evaluating
+from .data.dataset import Task
 
 
 def check(model: nn.Module, inputs: Tensor, outputs: int, task: Task) -> None:

@@ -8,9 +8,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from ravine.errors import ModelError, RecipeError
+from ravine.models import make
+from ravine.models.activations import activation_expansion
 from ravine.registry import entries, lookup, names
-from ravine.training.models import auto, check, make
-from ravine.training.models.activations import activation_expansion
+from ravine.training.output_check import check
+from ravine.training.resolve import usual_model
 
 SHAPES = {"linear": (7,), "mlp": (7,), "cnn": (1, 12, 12), "resnet": (3, 12, 12), "transformer": ()}
 SMALL = {
@@ -234,7 +236,7 @@ def test_small_images_go_through_the_cnn_whatever_its_depth():
     ],
 )
 def test_auto_picks_by_data(kind, shape, expected):
-    assert auto(kind, shape) == expected
+    assert usual_model(kind, shape) == expected
 
 
 @pytest.mark.parametrize(

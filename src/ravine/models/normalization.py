@@ -6,8 +6,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...errors import ModelError
-from ...registry import lookup, register
+from ..errors import ModelError
+from ..registry import lookup, register
 
 Layout = Literal["vector", "map", "sequence"]
 """(N, C); (N, C, H, W); or (N, T, C) in a network where no position may see a later one."""

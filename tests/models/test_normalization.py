@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from ravine.errors import ModelError, RecipeError
-from ravine.training.models.normalization import group_count, normalization
+from ravine.models.normalization import group_count, normalization
 
 SHAPES = {"vector": (40, 32), "map": (40, 32, 5, 7), "sequence": (40, 9, 32)}
 REFUSED = {("batch", "sequence"), ("instance", "sequence"), ("instance", "vector")}

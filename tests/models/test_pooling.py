@@ -1,6 +1,6 @@
 import torch
 
-from ravine.training.models.pooling import GlobalAverage
+from ravine.models.pooling import GlobalAverage
 
 
 def test_equals_the_mean_of_each_channel():

@@ -10,15 +10,11 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from ...registry import lookup
-from ..data.dataset import Kind
+from ..registry import lookup
 from . import cnn, linear, mlp, resnet, transformer  # noqa: F401  each registers its network
 from .factory import build, check_arguments
-from .output_check import check
 
-__all__ = ["auto", "check", "make"]
-
-_SMALL_IMAGE = 12
+__all__ = ["make"]
 
 
 def make(name: str, shape: tuple[int, ...], outputs: int, settings: Mapping[str, object]) -> nn.Module:
@@ -44,12 +40,3 @@ def make(name: str, shape: tuple[int, ...], outputs: int, settings: Mapping[str,
     check_arguments(name, parameters, settings)
     made: nn.Module = network(shape, outputs, **settings)
     return made
-
-
-def auto(kind: Kind, item_shape: tuple[int, ...]) -> str:
-    """The name of the network that fits the data: text, images small and large, anything else."""
-    if kind == "text":
-        return "transformer"
-    if kind == "image":
-        return "cnn" if min(item_shape[1:]) <= _SMALL_IMAGE else "resnet"
-    return "mlp"

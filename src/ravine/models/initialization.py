@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from ...registry import lookup, register
+from ..registry import lookup, register
 from .activations import activation as make_activation
 from .activations import activation_expansion
 

@@ -5,8 +5,8 @@ from collections import OrderedDict
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from ...errors import ModelError
-from ...registry import register
+from ..errors import ModelError
+from ..registry import register
 from .activations import activation as make_activation
 from .activations import activation_expansion
 from .initialization import initialize

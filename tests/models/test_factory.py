@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ravine.errors import ModelError
-from ravine.training.models import make
+from ravine.models import make
 
 SOURCE = """
 import torch
