@@ -62,6 +62,19 @@ def shared(monkeypatch):
     return monkeypatch
 
 
+@pytest.fixture
+def spawned(shared):
+    """Processes that have nothing of what is here, as on other systems than Linux."""
+    shared.setattr(processes, "METHOD", "spawn")
+    return shared
+
+
+@pytest.fixture(params=["fork", "spawn"])
+def started(shared, request):
+    shared.setattr(processes, "METHOD", request.param)
+    return shared
+
+
 def run_in(monkeypatch, how):
     monkeypatch.setattr(module, "choose", lambda members: Choice(how, "asked for"))
 
@@ -95,7 +108,7 @@ def timeless(member):
     return [*rows, {key: value for key, value in vars(member.state).items() if key != "seconds"}]
 
 
-def test_members_of_processes_are_those_trained_here(shared, data, tmp_path):
+def test_members_of_processes_are_those_trained_here(started, data, tmp_path):
     """Of two shapes, averaged, with noise, a bad one, and ends of their own: in all that they have."""
     layers = members(6)
     layers[1] |= {"model": {"width": 12}}
@@ -111,7 +124,7 @@ def test_members_of_processes_are_those_trained_here(shared, data, tmp_path):
         tell=told.append, watch=lambda done, planned: watched.append((done, planned)),
     )  # fmt: skip
     fleet.run()
-    shared.setattr(sharing, "cores", lambda: 1)
+    started.setattr(sharing, "cores", lambda: 1)
     alone = Fleet("mlp", data, layers, **options)
     alone.run()
     assert any("on 2 processes, in turn: " in text for text in told)
@@ -191,7 +204,7 @@ def test_a_signal_while_a_stack_is_judged_leaves_its_members_at_one_place(monkey
     assert_equal(stopped, whole)
 
 
-def test_a_killed_process_is_started_again(shared, data):
+def test_a_killed_process_is_started_again(started, data):
     """Its members go on from their last checkpoint, and those of the other are not touched."""
     options = {
         "model": "mlp", "data": data, "members": members(2),
@@ -199,7 +212,7 @@ def test_a_killed_process_is_started_again(shared, data):
     }  # fmt: skip
     starts, told, killed = [], [], []
     start = processes._Worker.start
-    shared.setattr(
+    started.setattr(
         processes._Worker, "start", lambda worker: (starts.append(worker.share.names), start(worker))
     )
 
@@ -210,7 +223,7 @@ def test_a_killed_process_is_started_again(shared, data):
 
     fleet = Fleet(**options, watch=kill, tell=told.append)
     fleet.run()
-    shared.setattr(sharing, "cores", lambda: 1)
+    started.setattr(sharing, "cores", lambda: 1)
     alone = Fleet(**options)
     alone.run()
     assert_equal(fleet, alone)
@@ -268,7 +281,7 @@ def unwilling():
     return nn.Linear(13, 3)
 
 
-def test_what_a_process_cannot_make_is_trained_here(shared, data):
+def test_what_a_process_cannot_make_is_trained_here(spawned, data):
     told = []
     fleet = Fleet(unwilling, data, 2, settings=[{"stop": {"epochs": 2}}], tell=told.append)
     fleet.run()
@@ -339,7 +352,7 @@ class Local:
         return 1
 
 
-def test_what_cannot_be_sent_is_trained_here_and_said(shared):
+def test_what_cannot_be_sent_is_trained_here_and_said(spawned):
     class Hidden(nn.Linear):
         def __init__(self):
             super().__init__(13, 3)
@@ -356,10 +369,10 @@ def test_what_cannot_be_sent_is_trained_here_and_said(shared):
         assert [member.state.epoch for member in fleet.members] == [1, 1]
 
 
-def test_programs_that_others_cannot_import(shared, tmp_path):
+def test_programs_that_others_cannot_import(spawned, tmp_path):
     order = Fleet("mlp", "wine", 2)._order
     program = types.ModuleType("__main__")
-    shared.setitem(sys.modules, "__main__", program)
+    spawned.setitem(sys.modules, "__main__", program)
     assert obstacle(order) == ""  # nothing of the program is asked for
     program.__file__ = str(tmp_path / "program.py")
     Path(program.__file__).write_text("import ravine\nravine.lab.Fleet('mlp', 'wine', 2).run()\n")
@@ -375,7 +388,7 @@ def test_processes_are_taken_where_the_longest_of_them_ends_sooner(shared):
     fleet = Fleet("mlp", "wine", layers, settings=[SMALL, {"stop": {"epochs": 100}}])
     steps = 100 * len(fleet.members[0].setup.feeds["train"])
     found = module.groups(fleet.members)
-    asked = []
+    asked, start = [], 4.0
 
     def way(seconds):
         def look(group):
@@ -387,9 +400,8 @@ def test_processes_are_taken_where_the_longest_of_them_ends_sooner(shared):
     def share(here, there, count=2, threads=1):
         asked.clear()
         shared.setattr(sharing, "cores", lambda: count)
-        return sharing.share_out(found, way(here / steps), way(there / steps), 1.0, lambda: "")
+        return sharing.share_out(found, way(here / steps), way(there / steps), start, lambda: "")
 
-    start = sharing.START + 1.0
     # Five members of a second each take 5 s here, and 3 s and the start in the longer of two processes.
     assert share(1.0, 1.0) == ""
     assert share(100.0, 100.0, count=1) == "" and asked == []

@@ -13,7 +13,7 @@ from ...training import run
 from ...training.recipe import Layer, Recipe, set_layer
 from ...training.run_folder import RunFolder
 from ...training.signals import StopNow
-from ..fleet.fleet import Fleet, Telling, Watching, nobody, unwatched
+from ..fleet.fleet import Fleet, Tell, Watching, nobody, unwatched
 from ..fleet.member import Member
 from ..fleet.writing import write_member
 from .assembling import assemble, assemble_soup
@@ -38,7 +38,7 @@ def train_ensemble(
     settings: Sequence[Layer] = (),
     out: str | Path | None = None,
     trust: bool = False,
-    tell: Telling = nobody,
+    tell: Tell = nobody,
     watch: Watching = unwatched,
 ) -> Path:
     """Train the members of an ensemble as a fleet, and put them together.
@@ -186,7 +186,7 @@ def _claim(training: Path, told: Mapping[str, Any]) -> None:
 
 
 def _assembled(
-    fleet: Fleet, training: Path, place: Path, how: How, source: str, trust: bool, tell: Telling
+    fleet: Fleet, training: Path, place: Path, how: How, source: str, trust: bool, tell: Tell
 ) -> Path:
     """The members as run folders, and the ensemble of them."""
     seconds = sum(sum(member.state.seconds.values()) for member in fleet.members)

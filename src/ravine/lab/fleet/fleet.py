@@ -4,8 +4,8 @@ import copy
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Collection, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,16 @@ from ...training.loop import CHECKPOINT_SHARE
 from ...training.recipe import Layer
 from ...training.run import RecipeLike
 from ...training.signals import StopNow, StopRequest
-from . import sharing
+from . import processes, sharing
 from .choice import Choice, choose
 from .grouping import groups, why_not
 from .member import Member
 from .prepare import ModelLike, prepare
-from .processes import Processes, UnableError, obstacle
+from .processes import Processes, UnableError, obstacle, start_takes
 from .stacked import StackedGroup
-from .worker import Order, Share
+from .worker import Anew, Order, Share, Telling
 
-Telling = Callable[[str], None]
-
+Tell = Callable[[str], None]
 
 Watching = Callable[[int, int], None]
 
@@ -57,8 +56,8 @@ class Fleet:
     Members that are alike but for numbers (seed, rates, momentum, decay, dropout rates, clipping limits,
     averages, penalties) are stacked: one step trains them all. Others, and those for which it is quicker, run
     in turn. On a CPU a long training is shared out among processes, one a core (as many as
-    `torch.get_num_threads()`), where that is quicker and what the fleet is made of can be sent to them: data
-    by name or path, a model by name or by a function that other processes can import. Whichever way, each
+    `torch.get_num_threads()`), where that is quicker; elsewhere than on Linux only where what the fleet is
+    made of can be sent to them: a model by name or by a function that can be imported. Whichever way, each
     member is trained as its recipe would be alone: to rounding without noise, in distribution with noise. A
     member that goes bad is failed alone; one that ends early costs no more.
 
@@ -79,7 +78,7 @@ class Fleet:
         trust: bool = False,
         folder: str | Path | None = None,
         keep: Collection[int] = (),
-        tell: Telling = nobody,
+        tell: Tell = nobody,
         watch: Watching = unwatched,
     ) -> None:
         """Open the data once and make every member.
@@ -144,16 +143,28 @@ class Fleet:
             MemoryLimitError: one member alone does not fit.
         """
         self._restore()
+        with self._running():
+            shared = self._trained_in_processes()
+        if not shared:
+            self.run_here()
+
+    def run_here(self) -> None:
+        """Train every member to its end in this process, from where it is; else as `run`."""
+        with self._running():
+            for group in groups(self._left):
+                self._train(group)
+        self.save()
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Within, signals are heard; one that stops it leaves a checkpoint."""
         with self._stop, addressed(self.members[0].setup.recipe.seed, "run"):
             try:
-                if not self._trained_in_processes():
-                    for group in groups(self._left):
-                        self._train(group)
+                yield
             except StopNow as stopped:
                 if stopped.whole:  # else a full-batch step of a member was left in its midst
                     self.save()
                 raise
-        self.save()
 
     @property
     def _left(self) -> list[Member]:
@@ -178,6 +189,7 @@ class Fleet:
                 self._choose_anew()
                 return False
         self._tell_progress()
+        self.save()
         return True
 
     def _shared_out(self) -> list[list[Member]]:
@@ -191,7 +203,11 @@ class Fleet:
             self._tell(f"there are no {len(shares)} processes any more: how members run is chosen anew")
             self._choose_anew()
         shared = sharing.share_out(
-            groups([*left.values()]), self._chosen, _way, self._making_took, lambda: obstacle(self._order)
+            groups([*left.values()]),
+            self._chosen,
+            _way,
+            start_takes(self._making_took),
+            lambda: obstacle(self._order),
         )
         if isinstance(shared, str):
             if shared:
@@ -211,22 +227,7 @@ class Fleet:
 
     def _in_processes(self, shares: Sequence[list[Member]], place: Path) -> None:
         """Train shares in processes, whose checkpoints are at `place`."""
-        first = self.members[0]
-        sent = []
-        for number, share in enumerate(shares):
-            folder = place / str(number)
-            self._write(folder, share, [])
-            sent.append(
-                Share(
-                    self._order,
-                    [member.layer for member in share],
-                    [member.name for member in share],
-                    [member.folder.path for member in share],
-                    None if share[0] is first else first.setup.recipe.split_seed,
-                    folder,
-                    torch.get_default_dtype(),
-                )
-            )
+        sent = [self._share(share, place / str(number)) for number, share in enumerate(shares)]
         counts = [_epochs(share) for share in shares]
         others = sum(member.state.epoch for member in self.members if member.done)
 
@@ -235,6 +236,32 @@ class Fleet:
             self._watch(*(others + sum(each) for each in zip(*counts, strict=True)))
 
         Processes(sent, self._stop, self._tell, watch).run()
+
+    def _share(self, members: list[Member], folder: Path) -> Share:
+        """What a process needs to train some of the members."""
+        names = [member.name for member in members]
+        if processes.METHOD == "fork":
+            return Share(names, folder, lambda told: self._part(members, folder, told))
+        self._write(folder, members, [])
+        first = self.members[0]
+        anew = Anew(
+            self._order,
+            [member.layer for member in members],
+            names,
+            [member.folder.path for member in members],
+            None if members[0] is first else first.setup.recipe.split_seed,
+            folder,
+            torch.get_default_dtype(),
+        )
+        return Share(names, folder, anew)
+
+    def _part(self, members: list[Member], folder: Path, told: Telling) -> "Fleet":
+        """A fleet of some of the members, in a process that has them as they are here."""
+        part = copy.copy(self)
+        part.members, part._folder, part._shares = members, folder, []
+        part._tell, part._watch = lambda text: told.send("tell", text), told.watch
+        part._saved_at = time.perf_counter()
+        return part
 
     def _take_in(self, place: Path) -> None:
         """The members as processes left them."""

@@ -13,9 +13,6 @@ from ...memory import free_bytes
 from .choice import Choice, batches_left, seconds_in_turn
 from .member import Member
 
-# Seconds until a process has started Python and loaded torch and Ravine, while others do the same: 1.4 s of
-# work on a core of 2024, before its members are made.
-START = 3.0
 # Processes are taken where their time is below this share of one process's: theirs is the less certain.
 WORTH = 0.9
 
@@ -49,7 +46,7 @@ def pays(shared: float, alone: float) -> bool:
 
 
 def share_out(
-    found: Sequence[list[Member]], here: Way, there: Way, making: float, obstacle: Callable[[], str]
+    found: Sequence[list[Member]], here: Way, there: Way, start: float, obstacle: Callable[[], str]
 ) -> Sharing | str:
     """The members dealt out to processes, where that is quicker.
 
@@ -57,7 +54,7 @@ def share_out(
         found: the groups of members that are to be trained.
         here: how a group runs in this process.
         there: the same, found out anew: it is asked on one thread, for as many members as a process gets.
-        making: seconds that it takes to open the data and to make the members.
+        start: seconds until a process trains.
         obstacle: why there can be no other processes; empty where there can be.
 
     Returns:
@@ -69,7 +66,6 @@ def share_out(
         return ""
     if any(group[0].setup.dataset is None for group in found):
         return "batches from Python stay in the process that has them"
-    start = START + making
     alone = [_seconds_left(group, here(group)) for group in found]
     if not pays(start + sum(alone) / count, sum(alone)):
         return ""

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -45,6 +45,21 @@ class Share:
     """The members of one process.
 
     Attributes:
+        names: of the members in the whole fleet.
+        folder: where the share's checkpoints are; from the newest, if there is one, its members go on.
+        make: called in the process, it gives a fleet of these members that keeps its checkpoints there.
+    """
+
+    names: Sequence[str]
+    folder: Path
+    make: "Callable[[Telling], Fleet]"
+
+
+@dataclass(frozen=True)
+class Anew:
+    """Members made once more, where a process has nothing of what is in this one: a share's `make`.
+
+    Attributes:
         order: what the fleet was made of.
         layers: the settings of each of the members alone.
         names: of the members in the whole fleet.
@@ -63,10 +78,11 @@ class Share:
     folder: Path
     dtype: torch.dtype
 
-    def fleet(self, told: "Telling") -> "Fleet":
+    def __call__(self, told: "Telling") -> "Fleet":
         """The members, as they were left."""
         from .fleet import Fleet  # which knows its processes
 
+        torch.set_default_dtype(self.dtype)
         order = self.order
         cut: list[Layer] = [] if self.split is None else [{"data": {"split": self.split}}]
         fleet = Fleet(
@@ -108,7 +124,7 @@ class Telling:
             self.send("watch", done, planned)
 
 
-def work(connection: Connection, content: bytes) -> None:
+def work(connection: Connection, making: "bytes | Callable[[Telling], Fleet]") -> None:
     """Train a share on one thread, and end the process.
 
     What is sent back is one of: ("unable", why) and ("begun",), at the start; ("tell", text) and ("watch",
@@ -117,24 +133,24 @@ def work(connection: Connection, content: bytes) -> None:
 
     Args:
         connection: any message that comes by it asks to stop; its end ends this process at once.
-        content: a pickled `Share`.
+        making: the share's `make`, or that pickled, which may fail here.
     """
-    _train(connection, content)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork has that of the process that started it
+    _train(connection, making)
     # All is said, and on the disk. With torch in it Python takes a second or more to put its things away.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
 
 
-def _train(connection: Connection, content: bytes) -> None:
+def _train(connection: Connection, making: "bytes | Callable[[Telling], Fleet]") -> None:
     torch.set_num_threads(1)
     told = Telling(connection)
     stops: list[StopRequest] = []
     threading.Thread(target=_listen, args=(connection, stops), daemon=True).start()
     try:
-        share = pickle.loads(content)
-        torch.set_default_dtype(share.dtype)
-        fleet = share.fleet(told)
+        make = pickle.loads(making) if isinstance(making, bytes) else making
+        fleet = make(told)
         fleet._restore()  # so that members which came out otherwise here train where they were made
         stops.append(fleet.members[0].stop)
     except Exception as error:  # noqa: BLE001 - whatever is not here as it is there
@@ -142,7 +158,7 @@ def _train(connection: Connection, content: bytes) -> None:
         return
     told.send("begun")
     try:
-        fleet.run()
+        fleet.run_here()
     except StopNow:
         pass
     except Exception as error:  # noqa: BLE001 - raised where the fleet was started
