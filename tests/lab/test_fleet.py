@@ -203,7 +203,7 @@ def test_members_of_other_shapes_and_kinds_train_beside_each_other():
     fleet = trained("stacked", "mlp", "wine", members, settings=[{"stop": {"epochs": 2}, **EXACT}])
     told = {names: (choice.how, choice.why) for names, choice in fleet.choices.items()}
     assert told[("00", "02")][0] == "stacked"
-    assert told[("01",)] == ("in turn", "no other is like it")
+    assert told[("01",)] == ("stacked", "asked for")
     assert told[("03",)] == ("in turn", "muon looks at whole tensors, not at each element")
     assert all(member.state.epoch == 2 for member in fleet.members)
 

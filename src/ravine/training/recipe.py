@@ -5,6 +5,7 @@ each kind of data), a user's file, and `--set key=value`. The sections `[model]`
 `[schedule]` name a registered part; their other keys are that part's own keyword arguments.
 """
 
+import functools
 import json
 import re
 import tomllib
@@ -214,11 +215,15 @@ def named_layer(name: str, kind: Kind) -> Layer:
     Raises:
         RecipeError: there is no recipe of that name.
     """
+    return cast(Layer, _built_in(name).get("table" if kind == "array" else kind, {}))
+
+
+@functools.cache
+def _built_in(name: str) -> Layer:
     if name not in named_recipes():
         hint = nearest(name, named_recipes()) or f"; built in are {', '.join(named_recipes())}"
         raise RecipeError([f"no recipe file or built-in recipe {name!r}{hint}"])
-    text = resources.files(__package__).joinpath("recipes", f"{name}.toml").read_text()
-    return cast(Layer, tomllib.loads(text).get("table" if kind == "array" else kind, {}))
+    return tomllib.loads(resources.files(__package__).joinpath("recipes", f"{name}.toml").read_text())
 
 
 def file_layer(path: Path) -> Layer:

@@ -4,6 +4,7 @@ So a part's code is the only place where its settings are written down: the reci
 defaults and its comments all come from the signature and the docstring.
 """
 
+import functools
 import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -124,6 +125,7 @@ def check(
     return read, found
 
 
+@functools.cache
 def _types(found: Any) -> dict[str, Any]:
     further = get_type_hints(Options) if _further(found) == Unpack[Options] else {}
     return further | _hints(found)
@@ -136,6 +138,7 @@ def _hints(found: Any) -> dict[str, Any]:
         return {}
 
 
+@functools.cache
 def _further(found: Any) -> Any:
     """What `**kwargs` of a part may be: the annotation, Any where there is none, None without `**kwargs`."""
     for key, parameter in inspect.signature(found).parameters.items():
@@ -151,12 +154,17 @@ def _converted(expected: Any, value: Any) -> Any:
         ValueError: it is no such value; the text says why.
     """
     try:
-        return TypeAdapter(expected, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+        return _adapter(expected).validate_python(value)
     except ValidationError as error:
         # Types that only a program can give, such as a tensor, would confuse who writes a recipe.
         told = [item["msg"] for item in error.errors() if item["type"] != "is_instance_of"]
         reasons = dict.fromkeys(reason[0].lower() + reason[1:] for reason in told)
         raise ValueError(" or ".join(reasons) or "only a program can give it") from error
+
+
+@functools.cache
+def _adapter(expected: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(expected, config=ConfigDict(arbitrary_types_allowed=True))
 
 
 def _impossible(kind: str, name: str, found: Any, given: Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from .stacked import StackedGroup
 How = Literal["stacked", "in turn"]
 
 # A look takes about so many seconds, or this share of the training that it is for where that is more.
-LOOK, SHARE = 0.3, 0.05
+LOOK, SHARE = 0.1, 0.05
 # The ways are timed so often, one after the other, and the least disturbed time of each counts; a time is of
 # as many steps as go into so many seconds.
 ROUNDS, BLOCK = 3, 0.02

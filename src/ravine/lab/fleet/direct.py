@@ -47,17 +47,23 @@ def _hooked(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
+# Outputs so few that a product of matrices takes longer to begin its rows than to fill them.
+FEW = 32
+
+
 class _Products(torch.autograd.Function):
     """Rows (K, N, I) times weights (K, O, I), a bias (K, O) added, negative results cut where `rectified`.
 
     As autograd would have it, but the weights' gradient comes in the weights' own layout, which saves a copy,
-    and the results are cut in place.
+    the results are cut in place, and of few outputs the items come last, which is twice as quick.
     """
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, rectified: bool) -> Tensor:
         if bias is None:
             out = torch.bmm(rows, weight.mT)
+        elif weight.shape[1] < FEW:
+            out = torch.baddbmm(bias.unsqueeze(2), weight, rows.mT).mT
         else:
             out = torch.baddbmm(bias.unsqueeze(1), rows, weight.mT)
         if rectified:
@@ -70,7 +76,7 @@ class _Products(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         rows, weight, out = ctx.saved_tensors
         if ctx.rectified:
-            gradient = gradient * (out > 0)
+            gradient = torch.ops.aten.threshold_backward(gradient, out, 0.0)
         needs = ctx.needs_input_grad
         return (
             torch.bmm(gradient, weight) if needs[0] else None,
@@ -91,7 +97,7 @@ def _linear(module: nn.Linear, prefix: str, tensors: Tensors, *, rectified: bool
 
     def step(x: Tensor) -> Tensor:
         out = products(x.flatten(1, -2), weight, bias, rectified=rectified)
-        return out.view(*x.shape[:-1], -1)
+        return out.reshape(*x.shape[:-1], -1)
 
     return step
 

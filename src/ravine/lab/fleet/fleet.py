@@ -405,7 +405,7 @@ class Fleet:
 
 def _way(group: list[Member]) -> Choice:
     """How a group runs in this process, by a look at it."""
-    alone = why_not(group[0]) or ("" if len(group) > 1 else "no other is like it")
+    alone = why_not(group[0])
     return Choice("in turn", alone) if alone else choose(group)
 
 

@@ -15,6 +15,9 @@ from .member import Member
 
 # Processes are taken where their time is below this share of one process's: theirs is the less certain.
 WORTH = 0.9
+# Processes that start in this share of their work, and of which the longest takes this much of their mean,
+# are taken at once: threads within an operation cannot do better than that.
+QUICK, EVEN = 0.05, 1.1
 
 Way = Callable[[list[Member]], Choice]
 """How a group of members runs."""
@@ -66,13 +69,10 @@ def share_out(
         return ""
     if any(group[0].setup.dataset is None for group in found):
         return "batches from Python stay in the process that has them"
-    alone = [_seconds_left(group, here(group)) for group in found]
-    if not pays(start + sum(alone) / count, sum(alone)):
+    if start > sum(batches_left(group[0]) * seconds_in_turn(group) for group in found) / count:
         return ""
-    if in_the_way := obstacle():
-        return in_the_way
-    if (count := min(count, _fitting())) < 2:
-        return "the free memory is not enough for two of it"
+    if (in_the_way := obstacle()) or (count := min(count, _fitting())) < 2:
+        return in_the_way or "the free memory is not enough for two of it"
     with _one_thread():
         parts = [group[::count] for group in found]
         choices = [there(part) for part in parts]
@@ -84,9 +84,14 @@ def share_out(
     }
     shares = deal(found, count)
     longest = max(sum(each[member.name] for member in share) for share in shares)
-    if not pays(start + longest, sum(alone)):
+    if start > longest:
         return ""
-    whole = f"about {start + longest:.0f} s in all on {count} processes and {sum(alone):.0f} s on one"
+    whole = f"about {start + longest:.3g} s in all on {count} processes"
+    if start > QUICK * longest or count * longest > EVEN * sum(each.values()):
+        alone = sum(_seconds_left(group, here(group)) for group in found)
+        if not pays(start + longest, alone):
+            return ""
+        whole += f" and {alone:.3g} s on one"
     told = [
         f"{len(group)} members on {count} processes, {choice.how}: {whole}; {choice.why}"
         for group, choice in zip(found, choices, strict=True)
@@ -109,9 +114,7 @@ def _by_share(
     for share in shares:
         for group, choice in zip(found, choices, strict=True):
             names = tuple(member.name for member in share if member in group)
-            if len(names) == 1:
-                by_share[names] = Choice("in turn", choice.why, choice.seconds)
-            elif names:
+            if names:
                 by_share[names] = choice
     return by_share
 

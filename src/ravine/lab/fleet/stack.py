@@ -49,7 +49,8 @@ class Stack:
             training: noise and batch statistics, and running statistics follow; or evaluation.
             shared: whether all members see the same inputs.
         """
-        self._template.train(training)
+        if self._template.training != training:  # to tell every layer takes as long as a small product
+            self._template.train(training)
         if self._chain is not None:
             outputs = inputs.expand(self.members, *inputs.shape) if shared else inputs
             for step in self._chain:

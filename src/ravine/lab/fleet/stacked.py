@@ -18,7 +18,7 @@ from .penalties import Penalties
 from .stack import Stack
 
 # Outputs of so many values wait to be counted: what is counted at once costs less, and memory is bounded.
-MOST_WAITING = 4_000_000
+MOST_WAITING = 1_000_000
 
 
 class StackedGroup:
@@ -49,7 +49,8 @@ class StackedGroup:
         rates = [_rates(member, state.step, last - start) for member in self.members]
         work = Work(self.members)
         for member in self.members:
-            member.setup.model.train()
+            if not member.setup.model.training:
+                member.setup.model.train()
         for number, (inputs, targets) in enumerate(self.batches(state.epoch, start)):
             seed_noise(setup.recipe.seed, "noise", state.epoch, start + number, device=setup.device)
             work.add(*self.backward(inputs, targets), targets)

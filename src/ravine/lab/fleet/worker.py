@@ -1,5 +1,6 @@
 """One process of a fleet: what it is sent, and what it does with its share of the members."""
 
+import gc
 import os
 import pickle
 import signal
@@ -136,6 +137,7 @@ def work(connection: Connection, making: "bytes | Callable[[Telling], Fleet]") -
         making: the share's `make`, or that pickled, which may fail here.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork has that of the process that started it
+    gc.freeze()  # to look through all that was loaded takes as long as hundreds of small steps
     _train(connection, making)
     # All is said, and on the disk. With torch in it Python takes a second or more to put its things away.
     sys.stdout.flush()
