@@ -24,13 +24,19 @@ def memory_told() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in _SIGNS):
+        if not is_memory_error(error):
             raise
         raise MemoryLimitError(
             "memory ran out. Lower data.batch_size (and raise optimizer.accumulate to make up for it), "
             "data.image_size, data.memory_gb or the model's width; predict fewer items at once. Checkpoints "
             "written before are whole."
         ) from error
+
+
+def is_memory_error(error: BaseException) -> bool:
+    """Whether Python, numpy or torch found no more memory."""
+    told = isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
+    return told or isinstance(error, MemoryError)
 
 
 def free_bytes(device: "torch.device") -> int | None:

@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from ravine.errors import RecipeError, RunError
+from ravine.errors import MemoryLimitError, RecipeError, RunError
 from ravine.lab import Fleet
+from ravine.lab.fleet import choice as choosing
 from ravine.lab.fleet import fleet as module
 from ravine.lab.fleet.choice import Choice
 from ravine.lab.fleet.rates import DropoutByMember
+from ravine.lab.fleet.stacked import StackedGroup
 from ravine.training import run as runs
 from ravine.training.signals import StopNow
 
@@ -234,6 +236,58 @@ def test_each_member_stops_when_its_own_patience_ends():
     assert ended == [member.state.epoch for member in alone.members]
     assert len(set(ended)) > 1 and min(ended) < 30
     assert [len(member.rows) for member in stacked.members] == ended
+
+
+@pytest.mark.parametrize("where", ["choosing", "training"])
+def test_members_that_do_not_fit_together_go_on_in_halves(monkeypatch, where):
+    """At the third step, after the statistics of batch normalization took the batch in."""
+    settings = [{"stop": {"epochs": 3}, "model": {"width": 8, "normalization": "batch"}, **EXACT}]
+    settings.append({"optimizer": PLAIN})
+    alone = trained("stacked", "mlp", "wine", 5, settings=settings)
+    backward, steps, told = StackedGroup.backward, [], []
+
+    def short(group, inputs, targets):
+        steps.append(len(group.members))
+        found = backward(group, inputs, targets)
+        if len(group.members) > 2 and (where == "choosing" or len(steps) > 2):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return found
+
+    monkeypatch.setattr(StackedGroup, "backward", short)
+    if where == "training":
+        halved = trained("stacked", "mlp", "wine", 5, settings=settings, tell=told.append)
+    else:
+        monkeypatch.setattr(choosing, "_compare", compared_as_stacked)
+        halved = Fleet("mlp", "wine", 5, settings=settings, tell=told.append)
+        halved.run()
+    assert steps[:4] == ([5, 5, 5, 2] if where == "training" else [5, 2, 2, 2])
+    assert [text for text in told if "halves" in text] == [
+        "5 members at once do not fit into the memory: they go on in two halves",
+        "3 members at once do not fit into the memory: they go on in two halves",
+    ]
+    assert_same(halved, alone, 1e-5)
+    for one, other in zip(halved.members, alone.members, strict=True):
+        assert one.state.step == other.state.step > 3
+        torch.testing.assert_close(
+            dict(one.setup.model.named_buffers()),
+            dict(other.setup.model.named_buffers()),
+            rtol=1e-5,
+            atol=1e-6,
+        )
+
+
+def compared_as_stacked(stacked, single, members, batches):
+    stacked()
+    return {"stacked": 1.0, "in turn": 2.0}
+
+
+def test_one_member_that_does_not_fit_is_told(monkeypatch):
+    def short(group, inputs, targets):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(StackedGroup, "backward", short)
+    with pytest.raises(MemoryLimitError, match="memory ran out"):
+        trained("stacked", "mlp", "wine", 2, settings=[{"stop": {"epochs": 2}, **EXACT}])
 
 
 class KilledError(Exception):

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from ...memory import is_memory_error
 from ...modes import evaluating
 from .member import Member
 from .stacked import StackedGroup
@@ -44,6 +45,9 @@ def choose(members: Sequence[Member]) -> Choice:
     """The quicker way for members of one stack; in turn, where the stack does not do what its members do.
 
     The members, their batches' order and the random streams are left as they were.
+
+    Raises:
+        MemoryError, RuntimeError: so many at once do not fit into the memory (`memory.is_memory_error`).
     """
     first = members[0]
     inputs, targets = next(iter(first.setup.feeds["train"].epoch(0)))
@@ -63,7 +67,7 @@ def choose(members: Sequence[Member]) -> Choice:
         alone = _copy(first)
         seconds = _compare(stacked, lambda: _step(alone, inputs, targets), len(members), batches_left(first))
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
-        if _out_of_memory(error):
+        if is_memory_error(error):
             raise
         return Choice("in turn", f"it cannot be stacked: {str(error).splitlines()[0]}")
     finally:
@@ -167,7 +171,3 @@ def _timed(work: Callable[[], None], least: float = 0.0) -> float:
         calls += 1
         taken = time.perf_counter() - started
     return taken / calls
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import NotFiniteError, RunError
+from ...memory import is_memory_error, memory_told
 from ...randomness import addressed
 from ...training import checkpoint
 from ...training.loop import CHECKPOINT_SHARE
@@ -140,7 +141,7 @@ class Fleet:
             StopNow: a signal came; a checkpoint holds everything.
             RunError: the disk is full; the checkpoint before is whole; or the checkpoint is of other members;
                 or a process was killed again and again.
-            MemoryLimitError: one member alone does not fit.
+            MemoryLimitError: one member alone does not fit into the memory.
         """
         self._restore()
         with self._running():
@@ -152,7 +153,8 @@ class Fleet:
         """Train every member to its end in this process, from where it is; else as `run`."""
         with self._running():
             for group in groups(self._left):
-                self._train(group)
+                with memory_told():
+                    self._train(group)
         self.save()
 
     @contextmanager
@@ -279,6 +281,18 @@ class Fleet:
         return known[-1]
 
     def _train(self, group: list[Member]) -> None:
+        """Train a group to its end; where the memory does not hold all of it, in halves."""
+        try:
+            self._train_together(group)
+        except (MemoryError, RuntimeError) as error:
+            left = [member for member in group if not member.done]
+            if len(left) < 2 or not is_memory_error(error):
+                raise
+            self._tell(f"{len(left)} members at once do not fit into the memory: they go on in two halves")
+            for half in (left[: len(left) // 2], left[len(left) // 2 :]):
+                self._train(half)
+
+    def _train_together(self, group: list[Member]) -> None:
         choice = self._chosen(group)
         self._tell(f"{len(group)} {'member' if len(group) == 1 else 'members'} {choice.how}: {choice.why}")
         if choice.how == "stacked":

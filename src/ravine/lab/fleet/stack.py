@@ -20,6 +20,7 @@ class Stack:
     Attributes:
         trained: parameters that take gradients, by name: leaves of shape (K, *shape).
         others: frozen parameters and buffers, by name, likewise.
+        buffers: those of them that a forward pass in training may change.
         members: K.
     """
 
@@ -39,6 +40,7 @@ class Stack:
                 self.trained[name] = together.requires_grad_()
             else:
                 self.others[name] = together
+        self.buffers = [self.others[name] for name, _ in networks[0].named_buffers()]
         self._chain = chain(self._template, {**self.trained, **self.others})
 
     def __call__(self, inputs: Tensor, *, training: bool, shared: bool = False) -> Tensor:

@@ -43,6 +43,10 @@ class StackedGroup:
         Args:
             between: asked after every step: whether the members must be up to date, because `do` is due.
             do: called then; it may raise to stop.
+
+        Raises:
+            MemoryError, RuntimeError: a batch of all members did not fit into the memory
+                (`memory.is_memory_error`); each member is where its last step left it.
         """
         setup, state = self.members[0].setup, self.members[0].state
         last, start = len(setup.feeds["train"]), state.batch
@@ -53,7 +57,13 @@ class StackedGroup:
                 member.setup.model.train()
         for number, (inputs, targets) in enumerate(self.batches(state.epoch, start)):
             seed_noise(setup.recipe.seed, "noise", state.epoch, start + number, device=setup.device)
-            work.add(*self.backward(inputs, targets), targets)
+            before = [buffer.clone() for buffer in self.stack.buffers]
+            try:
+                work.add(*self.backward(inputs, targets), targets)
+            except (MemoryError, RuntimeError):
+                self._undo(before)
+                self._hand_back(work)
+                raise
             ending = start + number == last - 1
             (self._watched_step if ending else self.step)([own[number] for own in rates])
             if not ending and between():
@@ -77,10 +87,19 @@ class StackedGroup:
             self._clip(self._limits)
         hyperparameters.set_rates(self.optimizer, rates)
         self.optimizer.step()
-        for parameter in self.stack.trained.values():
-            parameter.grad = None
+        self._drop_gradients()
         if self.averages is not None:
             self.averages.follow()
+
+    def _drop_gradients(self) -> None:
+        for parameter in self.stack.trained.values():
+            parameter.grad = None
+
+    def _undo(self, buffers: Sequence[Tensor]) -> None:
+        """Leave the stack where its last step did: a batch was seen in part."""
+        for buffer, before in zip(self.stack.buffers, buffers, strict=True):
+            buffer.copy_(before)
+        self._drop_gradients()
 
     def _clip(self, limits: Tensor) -> None:
         gradients = [p.grad for p in self.stack.trained.values() if p.grad is not None]
