@@ -97,6 +97,14 @@ def test_against_torch(ours, theirs):
         (lambda o: schedules.Inverse(o, k=0.3, steps_per_epoch=10), lambda n: 1 / (1 + 0.03 * n)),
         (lambda o: schedules.InverseSqrt(o, timescale=4), lambda n: 1 / math.sqrt(1 + n / 4)),
         (
+            lambda o: schedules.FastGeometric(o, start=20, period=10, high=0.6, low=0.1),
+            lambda n: (
+                0.1 + 0.45 * (1 + math.cos(math.pi * n / 20))
+                if n < 20
+                else [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.5, 0.4, 0.3, 0.2][n % 10]
+            ),
+        ),
+        (
             lambda o: schedules.Step(o, every="1 epoch", steps_per_epoch=10, gamma=0.5),
             lambda n: 0.5 ** (n // 10),
         ),
@@ -224,6 +232,7 @@ def test_unclear_durations(duration, message):
         ("1/t", {"k": 0}, "schedule.k must be above 0, not 0"),
         ("polynomial", {"power": 0}, "schedule.power must be above 0, not 0"),
         ("cosine_restarts", {"growth": 0.5}, "schedule.growth must be at least 1, not 0.5"),
+        ("fast_geometric", {"high": 2.0}, "schedule.high must be between 0 and 1, not 2.0"),
         ("one_cycle", {"anneal": "cubic"}, "schedule.anneal must be 'cosine' or 'linear', not 'cubic'"),
         ("one_cycle", {"rise": 300}, "schedule.rise is longer than the 200 steps there are"),
         ("one_cycle", {"start": -0.1}, "schedule.start must be between 0 and 1, not -0.1"),

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 
 class How(StrEnum):
-    """Where members come from: the first four are trained, the others are made of finished runs."""
+    """Where members come from: the first five are trained, the others are made of finished runs."""
 
     independent = "independent"
     bagging = "bagging"
     snapshot = "snapshot"
+    geometric = "geometric"
     average = "average"
     runs = "runs"
     selected = "selected"
@@ -47,8 +48,8 @@ def ensemble(
     how: Annotated[
         How | None,
         typer.Option(
-            help="Of DATA: independent members, a bag, snapshots or the average of one run.  [independent] "
-            "Of RUNs: all, those that are best together, or one network of their mean weights.  [runs]"
+            help="Of DATA: independent members, a bag; of one run its snapshots, fast geometric ones, or their "
+            "average.  [independent] Of RUNs: all, those that are best together, or one network of their mean weights.  [runs]"
         ),
     ] = None,
     model: Model = None,

@@ -92,7 +92,11 @@ def lines(run: Run) -> list[str]:
 
 # An average and a soup are one network, made of the members' weights.
 ONE_NETWORK = ("soup", "average")
-_OF_ONE_RUN = {"snapshot": "{} snapshots of one run", "average": "one run's weights after {} epochs"}
+_OF_ONE_RUN = {
+    "snapshot": "{} snapshots of one run",
+    "geometric": "{} snapshots of one run in fast geometric cycles",
+    "average": "one run's weights after {} epochs",
+}
 
 
 def _kind(told: Mapping[str, Any]) -> str:

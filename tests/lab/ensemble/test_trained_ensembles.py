@@ -98,6 +98,23 @@ def test_snapshots_are_the_weights_at_the_end_of_each_fall(tmp_path):
         assert schedule.factor(state.step - 1) < 0.1 and schedule.factor(state.step) == 1.0
 
 
+def test_fast_geometric_snapshots_are_where_the_rate_is_low(tmp_path):
+    """Six epochs, three members: the first three and a cycle of one or two for each other member."""
+    ensemble = trained(tmp_path / "out", how="geometric")
+    record, members = folders(ensemble)
+    assert [member["name"] for member in record["members"]] == [f"after epoch {epoch}" for epoch in (2, 4, 6)]
+    for epoch, folder in zip((2, 4, 6), members, strict=True):
+        until = Fleet(None, "wine", [{}], folder / "recipe.toml", settings=[{"stop": {"epochs": epoch}}])
+        until.run()
+        kept, then = load_file(folder / "model.safetensors"), until.members[0].setup.model.state_dict()
+        assert all(torch.equal(kept[name], tensor) for name, tensor in then.items())
+        schedule, state = until.members[0].setup.schedule, until.members[0].state
+        assert schedule.factor(state.step) == pytest.approx(0.005)
+        assert schedule.factor(state.step - until.members[0].setup.steps_per_epoch) == pytest.approx(
+            0.5, abs=0.1
+        )
+
+
 def test_an_average_is_the_mean_of_the_last_weights_of_one_run(tmp_path):
     ensemble = trained(tmp_path / "out", how="average", members=2)
     _, (folder,) = folders(ensemble)
@@ -140,7 +157,7 @@ def test_every_combination_of_what_varies():
             combinations([wrong])
 
 
-@pytest.mark.parametrize("how", ["independent", "snapshot"])
+@pytest.mark.parametrize("how", ["independent", "geometric"])
 def test_a_killed_ensemble_goes_on(tmp_path, how):
     whole = trained(tmp_path / "whole", how=how)
     calls = []

@@ -18,11 +18,15 @@ from ..fleet.member import Member
 from ..fleet.writing import write_member
 from .assembling import assemble, assemble_soup
 
-How = Literal["independent", "bagging", "snapshot", "average"]
+How = Literal["independent", "bagging", "snapshot", "geometric", "average"]
+
+_OF_ONE_RUN = ("snapshot", "geometric", "average")
 
 SHORT = {"lr": "optimizer.lr", "model": "model.name", "dropout": "regularize.dropout"}
 """Short names of what members often differ in."""
 
+# Fast geometric cycles take so much of one run, or an epoch each.
+_CYCLES = 0.5
 # An average is of the weights after so many of the last epochs, in parts of all; the rate stays high.
 _TAIL, _HIGH = 0.25, {"schedule": {"name": "cosine", "final": 0.3}}
 
@@ -49,6 +53,8 @@ def train_ensemble(
     - bagging: each on its own bootstrap sample of the training part too (Breiman 1996).
     - snapshot: one run whose rate falls to nothing and starts again, kept at the end of every fall (Huang et
       al. 2017, arXiv:1704.00109).
+    - geometric: one run that goes on in short cycles of its rate, kept at the end of each (Garipov et al.
+      2018, arXiv:1802.10026).
     - average: one run at a high rate, the weights after its last epochs averaged into one network, whose
       statistics of batch normalization are taken anew (Polyak and Juditsky 1992; Izmailov et al. 2018,
       arXiv:1803.05407).
@@ -80,7 +86,7 @@ def train_ensemble(
     if members < 2:
         raise RecipeError([f"an ensemble has two members or more, not {members}"])
     ways = combinations(vary)
-    if how in ("snapshot", "average") and vary:
+    if how in _OF_ONE_RUN and vary:
         raise RecipeError([f"vary: the members of how = {how!r} are of one run; leave it out"])
     first = run.make_setup(model, data, recipe, settings=settings, trust=trust)
     place = Path(out) if out is not None else run.default_path(f"{first.facts['data']}-ensemble")
@@ -139,6 +145,13 @@ def _planned(how: How, members: int, recipe: Recipe, ways: Sequence[Layer]) -> _
         settings.append({"schedule": {"name": "cosine_restarts", "period": f"{period} epochs"}})
         settings.append({"stop": {"epochs": period * members}})
         keep = [period * number for number in range(1, members + 1)]
+    elif how == "geometric":
+        period = max(1, round(_CYCLES * epochs / (members - 1)))
+        start = max(1, epochs - period * (members - 1))
+        cycles = {"start": f"{start} epochs", "period": f"{period} epochs"}
+        settings.append({"schedule": {"name": "fast_geometric", **cycles}})
+        keep = [start + period * number for number in range(members)]
+        settings.append({"stop": {"epochs": keep[-1]}})
     else:
         settings.append(_HIGH)
         last = min(epochs, max(members, round(_TAIL * epochs)))
@@ -194,7 +207,7 @@ def _assembled(
         if member.failed:
             tell(f"member {member.name} was left out: {member.failed}")
     good = [member for member in fleet.members if not member.failed]
-    if how in ("snapshot", "average"):
+    if how in _OF_ONE_RUN:
         if not good:
             raise RunError(f"the run failed: {fleet.members[0].failed}")
         kept = sorted(good[0].kept.items())

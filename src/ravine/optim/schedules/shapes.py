@@ -291,3 +291,43 @@ class CosineRestarts(Schedule):
             left -= period
             period *= self.growth
         return between(1.0, self.final, left / period)
+
+
+@register(
+    "schedule",
+    "fast_geometric",
+    "down to `low` along half a cosine, then up to `high` and down again and again",
+    source="Garipov et al. 2018, arXiv:1802.10026, section 4.2",
+)
+@dataclass(eq=False, repr=False, kw_only=True)
+class FastGeometric(Schedule):
+    """A training, then short cycles from one good solution to the next along straight lines.
+
+    factor = low + (high − low)·(1 − |2x − 1|), x the share of the present cycle that is over: each begins and
+    ends at `low`, where the weights are worth keeping.
+
+    Attributes:
+        start: when the cycles begin.
+        period: how long each is.
+        high: share of the rate in the middle of a cycle.
+        low: share of the rate at its ends.
+    """
+
+    start: Duration = "50%"
+    period: Duration = "1 epoch"
+    high: float = 0.5
+    low: float = 0.005
+
+    def settle(self) -> None:
+        """`high` and `low` must be in [0, 1]."""
+        check_fraction("high", self.high)
+        check_fraction("low", self.low)
+        self.start_steps = self.steps(self.start)
+        self.period_steps = max(1, self.steps(self.period))
+
+    def shape(self, step: int) -> float:
+        """Half a cosine, then the place within the present cycle."""
+        if step < self.start_steps:
+            return between(1.0, self.low, step / self.start_steps)
+        over = (step - self.start_steps) % self.period_steps / self.period_steps
+        return self.low + (self.high - self.low) * (1 - abs(2 * over - 1))
