@@ -48,8 +48,9 @@ def ensemble(
     how: Annotated[
         How | None,
         typer.Option(
-            help="Of DATA: independent members, a bag; of one run its snapshots, fast geometric ones, or their "
-            "average.  [independent] Of RUNs: all, those that are best together, or one network of their mean weights.  [runs]"
+            help="Of DATA: independent members, a bag; of one run snapshots, those of fast geometric cycles, "
+            "or the average.  [independent] Of RUNs: all, those that are best together, or one network of "
+            "their mean weights.  [runs]"
         ),
     ] = None,
     model: Model = None,
