@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from ..registry import lookup
-from . import cnn, linear, mlp, resnet, transformer  # noqa: F401  each registers its network
+from . import cnn, linear, mlp, mobilenet, resnet, transformer  # noqa: F401  each registers its network
 from .factory import build, check_arguments
 
 __all__ = ["make"]

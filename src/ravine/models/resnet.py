@@ -2,8 +2,10 @@
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from typing import Literal
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..errors import ModelError
 from ..registry import register
@@ -32,6 +34,7 @@ def resnet(
     normalization: str = "batch",
     initialization: str = "he",
     zero_branches: bool = True,
+    shortcut: Literal["projection", "pad"] = "projection",
 ) -> nn.Module:
     """A 3x3 stem, stages of residual blocks at half the size and twice the channels, mean, linear head.
 
@@ -47,6 +50,7 @@ def resnet(
         normalization: what follows each convolution.
         initialization: how the weights start.
         zero_branches: each branch starts at zero, each block as its shortcut (Goyal et al. 2017).
+        shortcut: where shapes change: a projection, or the map thinned out and padded (the paper's option A).
 
     Raises:
         ModelError: no images, a size out of range, or images too small for so many stages.
@@ -69,7 +73,9 @@ def resnet(
             f"model 'resnet': images of {size[0]}x{size[1]} become single pixels, which instance "
             "normalization would turn into 0; lower stem_stride, give fewer stages, or use 'batch'"
         )
-    model = ResNet(channels, outputs, width, blocks, stem_stride, activation, normalization)
+    if shortcut == "pad" and activation_expansion(activation) > 1:
+        raise ModelError(f"model 'resnet': {activation} widens the sum, which shortcut = 'pad' does not")
+    model = ResNet(channels, outputs, width, blocks, stem_stride, activation, normalization, shortcut)
     branches = list(model.blocks())
     plain = normalization == "none"
     ends = [block.branch_end for block in branches] if plain else []
@@ -92,6 +98,7 @@ class ResNet(nn.Module):
         stem_stride: int,
         activation: str,
         normalization: str,
+        shortcut: str,
     ) -> None:
         super().__init__()
         self.stem = _convolution(channels, width, stem_stride, activation, normalization)
@@ -102,7 +109,9 @@ class ResNet(nn.Module):
             made: OrderedDict[str, nn.Module] = OrderedDict()
             for block in range(count):
                 stride = 2 if stage > 0 and block == 0 else 1
-                made[f"block{block + 1}"] = ResidualBlock(inputs, outs, stride, activation, normalization)
+                made[f"block{block + 1}"] = ResidualBlock(
+                    inputs, outs, stride, activation, normalization, shortcut
+                )
                 inputs = outs
             stages[f"stage{stage + 1}"] = nn.Sequential(made)
         self.stages = nn.Sequential(stages)
@@ -120,9 +129,11 @@ class ResNet(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut: the identity, or a 1x1 projection where shapes change."""
+    """Two 3x3 convolutions beside a shortcut: the identity, or what brings it to another shape."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, activation: str, normalization: str) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, stride: int, activation: str, normalization: str, shortcut: str
+    ) -> None:
         super().__init__()
         # An activation that takes more channels than it gives (maxout) needs a wider sum before it.
         wide = outputs * activation_expansion(activation)
@@ -131,7 +142,9 @@ class ResidualBlock(nn.Module):
         self.branch_end = nn.Conv2d(outputs, wide, 3, padding=1, bias=bias)
         self.branch_norm = make_normalization(normalization, wide, "map")
         self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != wide:
+        if (stride != 1 or inputs != wide) and shortcut == "pad":
+            self.shortcut = Pad(stride, wide - inputs)
+        elif stride != 1 or inputs != wide:
             self.shortcut = nn.Sequential(
                 OrderedDict(
                     conv=nn.Conv2d(inputs, wide, 1, stride, bias=bias),
@@ -146,6 +159,24 @@ class ResidualBlock(nn.Module):
         out += self.shortcut(x)
         activated: Tensor = self.activation(out)
         return activated
+
+
+class Pad(nn.Module):
+    """Every `stride`-th place of a map, with `more` channels of zeros, half of them before the others."""
+
+    def __init__(self, stride: int, more: int) -> None:
+        super().__init__()
+        self.stride, self.more = stride, more
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C + more, ⌈H/stride⌉, ⌈W/stride⌉)."""
+        before = self.more // 2
+        thinned = x[:, :, :: self.stride, :: self.stride]
+        return F.pad(thinned, (0, 0, 0, 0, before, self.more - before))
+
+    def extra_repr(self) -> str:
+        """What tells it from others."""
+        return f"stride={self.stride}, more={self.more}"
 
 
 def _convolution(inputs: int, outputs: int, stride: int, activation: str, normalization: str) -> nn.Module:
