@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from ..errors import ModelError
@@ -82,12 +82,16 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, out_channels, ⌈H/stride⌉, ⌈W/stride⌉)."""
-        (kernel, _), (stride, _) = self.kernel_size, self.stride
-        pads = []
-        for size in (x.shape[-1], x.shape[-2]):
-            wanted = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-            pads += [wanted // 2, wanted - wanted // 2]
+        pads = _around(x.shape[-2], x.shape[-1], self.kernel_size[0], self.stride[0])
         return super().forward(F.pad(x, pads))
+
+
+@fx.wrap  # a trace keeps the call: what it gives depends on the size
+def _around(height: int, width: int, kernel: int, stride: int) -> tuple[int, ...]:
+    """Zeros before and after the columns, before and after the rows."""
+    sizes = (width, height)
+    missing = [max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in sizes]
+    return tuple(pad for more in missing for pad in (more // 2, more - more // 2))
 
 
 def _convolution(inputs: int, outputs: int, size: int, stride: int, groups: int = 1) -> nn.Module:

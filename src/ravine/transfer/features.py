@@ -1,0 +1,151 @@
+"""What a network makes of items at some depth, and what that is worth: probes and similarity."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import ModelError
+from ..modes import evaluating
+from ..optim.full_batch.minimize import minimize
+
+# Strengths of the penalty that a probe chooses from, as shares of the mean loss: Σw²·strength/2.
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
+
+
+class _ReachedError(Exception):
+    """All that was asked for has run."""
+
+
+def features(
+    model: nn.Module, batches: Iterable[Tensor], at: Sequence[str], *, pool: bool = True
+) -> list[Tensor]:
+    """What modules give for all items, in evaluation mode and without gradients.
+
+    The forward pass ends with the last of them, so that low depths cost little.
+
+    Args:
+        model: left as it was.
+        batches: prepared items (N, ...), on the network's device.
+        at: the names of the modules.
+        pool: maps (N, C, H, W) and sequences (N, T, C) become their means (N, C); else they stay.
+
+    Returns:
+        float32 on the CPU, (N, features) if pooled, for each name.
+
+    Raises:
+        ModelError: the network has or calls no such module.
+    """
+    wanted = list(at)
+    known = dict(model.named_modules())
+    if missing := [name for name in wanted if name not in known]:
+        raise ModelError(f"the network has no module {missing[0]!r}")
+    found: dict[str, list[Tensor]] = {name: [] for name in wanted}
+    seen: set[str] = set()
+
+    def hook(name: str) -> object:
+        def see(module: nn.Module, inputs: object, output: Tensor) -> None:
+            if name in seen:  # of a module that is called again the first call counts
+                return
+            seen.add(name)
+            found[name].append((pooled(output) if pool else output).float().cpu())
+            if len(seen) == len(found):
+                raise _ReachedError
+
+        return see
+
+    handles = [known[name].register_forward_hook(hook(name)) for name in found]
+    try:
+        with evaluating(model), torch.no_grad():
+            for batch in batches:
+                seen.clear()
+                try:
+                    model(batch)
+                except _ReachedError:
+                    continue
+                raise ModelError(f"the network does not call {', '.join(sorted(found.keys() - seen))}")
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [torch.cat(found[name]) for name in wanted]
+
+
+def pooled(output: Tensor) -> Tensor:
+    """(N, C, H, W) and (N, T, C) to (N, C); (N, C) as it is."""
+    if output.dim() == 4:
+        return output.mean((2, 3))
+    return output.mean(1) if output.dim() == 3 else output.flatten(1)
+
+
+class Probe(NamedTuple):
+    """What a linear classifier on features reaches.
+
+    Attributes:
+        accuracy: on the items that it was not fitted to.
+        strength: of its penalty, the best of several there.
+    """
+
+    accuracy: float
+    strength: float
+
+
+def linear_probe(
+    train: Tensor, targets: Tensor, judged: Tensor, answers: Tensor, strengths: Sequence[float] = STRENGTHS
+) -> Probe:
+    """Fit multinomial logistic regressions to features, and judge them on others (Alain and Bengio 2016).
+
+    Features are standardised by those of the training part. Of the strengths of an L2 penalty the one with
+    the best accuracy counts, the stronger of equals.
+
+    Args:
+        train: features (N, D).
+        targets: their classes, int64 (N,).
+        judged: features (M, D).
+        answers: their classes.
+        strengths: what Σw²/2 is multiplied by and added to the mean loss.
+    """
+    mean, deviation = train.mean(0), train.std(0, correction=0)
+    scale = torch.where(deviation > 1e-6 * mean.abs(), 1 / deviation, 0.0)
+    inputs, others = (train - mean) * scale, (judged - mean) * scale
+    weight = torch.zeros(int(max(targets.max(), answers.max())) + 1, inputs.shape[1])
+    bias = torch.zeros(len(weight))
+    found = []
+    # From the strongest on: each solution is where the next search begins.
+    for strength in sorted(strengths, reverse=True):
+        weight, bias = logistic_regression(inputs, targets, strength, (weight, bias))
+        right = (F.linear(others, weight, bias).argmax(1) == answers).float().mean()
+        found.append(Probe(float(right), strength))
+    return max(found, key=lambda probe: probe.accuracy)
+
+
+def logistic_regression(
+    inputs: Tensor, targets: Tensor, strength: float, start: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Weights (classes, D) and biases of the least mean cross-entropy plus strength·Σw²/2, by L-BFGS."""
+
+    def loss(parts: tuple[Tensor, Tensor]) -> Tensor:
+        weight, bias = parts
+        penalty = 0.5 * strength * weight.square().sum()
+        return F.cross_entropy(F.linear(inputs, weight, bias), targets) + penalty
+
+    options = {"gtol": 1e-4, "maxiter": 200}
+    weight, bias = minimize(lambda w, b: loss((w, b)), start, options=options, dtype=torch.float32).x
+    return weight.detach(), bias.detach()
+
+
+def feature_similarity(one: Tensor, other: Tensor) -> float:
+    """Linear centred kernel alignment of two sets of features of the same items, from 0 to 1.
+
+    ‖Yᵀ X‖² / (‖Xᵀ X‖ ‖Yᵀ Y‖) of centred features, Frobenius norms (Kornblith et al. 2019, equation 3 in the
+    space of features, whose memory is that of D² numbers).
+
+    Args:
+        one: (N, D).
+        other: (N, E), of the same items in the same order.
+    """
+    x, y = (each.double() - each.double().mean(0) for each in (one, other))
+    across = torch.linalg.matrix_norm(y.T @ x).square()
+    within = torch.linalg.matrix_norm(x.T @ x) * torch.linalg.matrix_norm(y.T @ y)
+    return float(across / within) if within else 0.0

@@ -1,0 +1,98 @@
+"""Files of weights, of whatever program, as plain tensors: nothing in them is ever run."""
+
+import hashlib
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ...errors import ModelError
+
+# Where files keep their weights beside what a training left there too.
+_WRAPPINGS = ("state_dict", "model_state_dict", "model", "net")
+_PARALLEL = "module."
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a `.safetensors` file, of one that torch wrote, or of an `.npz`, by their names there.
+
+    Wrappings such as {"state_dict": ...} and the prefix of `DataParallel` are taken off.
+
+    Raises:
+        ModelError: there is no such file; it is damaged, or of another kind; it holds pickled objects besides
+            tensors, which could run foreign code; or a number in it is not finite.
+    """
+    if not path.is_file():
+        raise ModelError(f"there is no file {path}")
+    try:
+        weights = _reader(path)(path)
+    except (
+        SafetensorError,
+        OSError,
+        ValueError,
+        EOFError,
+        RuntimeError,
+        KeyError,
+        zipfile.BadZipFile,
+    ) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"{path} is damaged or cut off: {_first_line(error)}. Download it again.") from error
+    if not weights:
+        raise ModelError(f"{path} holds no tensors")
+    if all(name.startswith(_PARALLEL) for name in weights):
+        weights = {name.removeprefix(_PARALLEL): tensor for name, tensor in weights.items()}
+    bad = [n for n, t in weights.items() if t.is_floating_point() and not torch.isfinite(t).all()]
+    if bad:
+        raise ModelError(f"{path}: the weights {', '.join(bad[:5])} are not finite")
+    return weights
+
+
+def checksum(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _reader(path: Path) -> Callable[[Path], dict[str, Tensor]]:
+    if path.suffix == ".safetensors":
+        return load_file
+    if path.suffix == ".npz":
+        return _arrays
+    return _torch_file
+
+
+def _arrays(path: Path) -> dict[str, Tensor]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+
+
+def _torch_file(path: Path) -> dict[str, Tensor]:
+    try:
+        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" not in str(error):
+            raise ValueError("it is no file of weights that torch wrote") from error
+        raise ModelError(
+            f"{path} is refused: it holds pickled objects besides tensors, which could run foreign code. "
+            "Save its state_dict alone, or as .safetensors"
+        ) from error
+    while isinstance(found, Mapping):
+        inner = next((found[key] for key in _WRAPPINGS if isinstance(found.get(key), Mapping)), None)
+        if inner is None:
+            break
+        found = inner
+    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise ModelError(f"{path} holds no state_dict: names with a tensor each")
+    return {str(name): tensor.detach() for name, tensor in found.items()}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
