@@ -15,7 +15,7 @@ import typer
 from .. import __version__
 from ..errors import Interrupted, RavineError
 from ..memory import memory_told
-from . import ablate, bench, ensemble, export, inspect, lr, predict, recipe, report, train
+from . import ablate, bench, ensemble, export, finetune, inspect, lr, predict, recipe, report, train, zoo
 
 app = typer.Typer(
     name="ravine",
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 for command in (
     train.train,
+    finetune.finetune,
     predict.predict,
     export.export,
     inspect.inspect,
@@ -39,6 +40,7 @@ for command in (
     bench.bench,
 ):
     app.command()(command)
+app.add_typer(zoo.zoo, name="zoo")
 
 
 def _say_version(asked: bool) -> None:

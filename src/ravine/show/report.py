@@ -14,6 +14,7 @@ from .overfitting_text import overfitting
 from .page import caption_block, escape, figure_block, write_page
 from .report_text import environment, header, noticed, recipe, sample, scores
 from .run import NothingToDrawError, Run, read_run
+from .transfer import transfer
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -35,6 +36,7 @@ def write_report(run_folder: Path) -> Path:
             header(run),
             noticed(run),
             ensemble(run),
+            transfer(run),
             _section("How it learned", _LEARNING, run),
             ablation(run),
             augmented(run),

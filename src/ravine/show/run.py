@@ -37,6 +37,7 @@ class Run:
             as far as it was recorded.
         ablation: `ablation.json`: the run's scores again without each of its regularizers; empty where that
             was not asked for.
+        transfer: `transfer.json`: what a pretrained network was found to be worth; empty for other runs.
         result: `result.json`; empty for a run that has not finished.
     """
 
@@ -49,6 +50,7 @@ class Run:
     planned_rates: Mapping[str, Any] = field(default_factory=dict)
     local_models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     ablation: Mapping[str, Any] = field(default_factory=dict)
+    transfer: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:
@@ -202,6 +204,7 @@ def read_run(folder: Path | str) -> Run:
             which: model for which in LOCAL_MODELS if (model := _table(folder / f"local_model.{which}.json"))
         },
         ablation=_table(folder / "ablation.json"),
+        transfer=_table(folder / "transfer.json"),
     )
 
 

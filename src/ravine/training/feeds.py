@@ -37,7 +37,7 @@ def make(
         part: maker(
             recipe,
             dataset,
-            _drawn(recipe, splits.train) if part == "train" else splits.of(part),
+            drawn(recipe, splits.train) if part == "train" else splits.of(part),
             preprocessing,
             device,
             training if part == "train" else "judged",
@@ -47,7 +47,7 @@ def make(
     }
 
 
-def _drawn(recipe: Recipe, positions: Tensor) -> Tensor:
+def drawn(recipe: Recipe, positions: Tensor) -> Tensor:
     """What is trained on: every item once, or a bootstrap sample (Breiman 1996)."""
     if not recipe.data.bootstrap:
         return positions
@@ -65,6 +65,13 @@ def context_of(recipe: Recipe) -> int:
     return int(recipe.model.settings.get("context", CONTEXT))
 
 
+def judged(
+    recipe: Recipe, dataset: Dataset, positions: Tensor, preprocessing: Preprocessing, device: torch.device
+) -> Feed:
+    """Items as they are judged: in their order, not augmented."""
+    return _maker(dataset)(recipe, dataset, positions, preprocessing, device, "judged")
+
+
 def clean_train(
     recipe: Recipe, dataset: Dataset, splits: Splits, preprocessing: Preprocessing, device: torch.device
 ) -> Feed:
@@ -76,7 +83,7 @@ def clean_train(
     elif len(positions) > most:
         draw = torch.randperm(len(positions), generator=generator(recipe.seed, "train sample"))
         positions = positions[draw[:most].sort().values]
-    return _maker(dataset)(recipe, dataset, positions, preprocessing, device, "judged")
+    return judged(recipe, dataset, positions, preprocessing, device)
 
 
 def _maker(dataset: Dataset) -> "FeedMaker":
@@ -99,7 +106,7 @@ def _text_feed(
     batches = TextBatches(
         dataset.fetch(positions),
         context_of(recipe),
-        _batch_size(recipe, use),
+        batch_size(recipe, use),
         recipe.seed,
         shuffle=use == "shuffled",
     )
@@ -117,7 +124,7 @@ def _stream_feed(
     batches = StreamBatches(
         dataset,
         positions,
-        min(_batch_size(recipe, use), _batch_size(recipe, "shuffled")),
+        min(batch_size(recipe, use), batch_size(recipe, "shuffled")),
         recipe.seed,
         shuffle=use == "shuffled",
         workers=None if recipe.data.workers == "auto" else recipe.data.workers,
@@ -146,7 +153,7 @@ def _tensor_feed(
             inputs = torch.cat([preprocessing(chunk) for chunk in inputs.split(4096)])
         inputs = inputs.clone()  # an inference tensor may not take part in a backward pass
     batches = TensorBatches(
-        inputs, targets.to(device), _batch_size(recipe, use), recipe.seed, use == "shuffled", positions
+        inputs, targets.to(device), batch_size(recipe, use), recipe.seed, use == "shuffled", positions
     )
     return Feed(batches, device, None if once else preprocessing, change, recipe.seed, mix)
 
@@ -157,6 +164,7 @@ def _augmentation(recipe: Recipe, dataset: Dataset, positions: Tensor, use: Use)
     return made(recipe.augment, TrainingPart.of(dataset, positions, recipe.seed))
 
 
-def _batch_size(recipe: Recipe, use: Use) -> int:
+def batch_size(recipe: Recipe, use: Use) -> int:
+    """Items a batch."""
     assert isinstance(recipe.data.batch_size, int)
     return max(EVALUATION_BATCH, recipe.data.batch_size) if use == "judged" else recipe.data.batch_size

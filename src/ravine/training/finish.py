@@ -40,7 +40,7 @@ def finish(loop: Loop, why: str) -> dict[str, Any]:
     found = {part: outputs_over(judge, feed, setup.task, loop.poll) for part, feed in _judged(loop).items()}
     result: dict[str, Any] = {
         **setup.facts,
-        "parameters": sum(parameter.numel() for parameter in setup.model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in setup.network.parameters()),
         "epochs": state.epoch,
         "steps": state.step,
         "seconds": round(sum(state.seconds.values()), 3),
@@ -62,7 +62,7 @@ def finish(loop: Loop, why: str) -> dict[str, Any]:
     loop.look_around("best", inputs, targets)
     result["timing"] = {name: round(seconds, 3) for name, seconds in state.seconds.items()}
     result["noticed"] = loop.notices
-    folder.write_tensors("model.safetensors", loop.best)
+    folder.write_tensors("model.safetensors", setup.weights(loop.best))
     folder.write_tensors("predictions.safetensors", _predictions(loop, found))
     folder.write_json("result.json", result)
     return result
@@ -108,7 +108,9 @@ def _judged(loop: Loop) -> dict[PartName, Any]:
     """The feeds of all parts, the training part's without augmentation."""
     setup = loop.setup
     judged = dict(setup.feeds)
-    if setup.dataset is not None and setup.splits is not None and setup.preprocessing is not None:
+    if setup.clean is not None:
+        judged["train"] = setup.clean
+    elif setup.dataset is not None and setup.splits is not None and setup.preprocessing is not None:
         judged["train"] = feeds.clean_train(
             setup.recipe, setup.dataset, setup.splits, setup.preprocessing, setup.device
         )

@@ -49,6 +49,10 @@ def prepare(
                 "where the batches are made, for example by ravine.generalize.augment"
             ]
         )
+    if recipe.transfer.source:
+        raise RecipeError(
+            ["transfer.source: batches from Python come with a network: prepare it by ravine.transfer"]
+        )
     if not isinstance(model, nn.Module):
         raise ModelError(
             "batches from Python need a torch.nn.Module as the model; a name needs a data set to read"

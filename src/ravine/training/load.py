@@ -8,14 +8,17 @@ from .. import models
 from ..errors import RunError
 from ..generalize.regularize import regularize
 from ..randomness import addressed
+from ..transfer.zoo.building import build
+from ..transfer.zoo.card import Card, Pretrained
 from . import ensemble
 from .averaged import for_prediction
 from .feeds import CONTEXT
 from .predict import Predictor
 from .preprocessing import Preprocessing
+from .pretrained import fitted
 from .recipe import Recipe, file_layer, validate
 from .run_folder import RunFolder
-from .settings import GIVEN
+from .settings import GIVEN, PRETRAINED
 from .trust import refuse_code
 
 
@@ -99,8 +102,13 @@ def _made(folder: RunFolder, trust: bool) -> nn.Module:
             f"{folder.path} was trained on a network from Python; give one of its shape: load(run, model)"
         )
     preprocessing = Preprocessing.load(folder.path)
-    outputs = 1 if preprocessing.task == "regression" else len(preprocessing.spec["classes"])
+    spec, shape = preprocessing.spec, preprocessing.output_shape
+    outputs = 1 if preprocessing.task == "regression" else len(spec["classes"])
     with addressed(recipe.seed, "model"):
-        made = models.make(recipe.model.name, preprocessing.output_shape, outputs, recipe.model.settings)
+        if recipe.model.name == PRETRAINED:
+            card = Card.from_json(folder.read_json("pretrained.json"), str(folder.path / "pretrained.json"))
+            made, _ = fitted(Pretrained(card, build(card)), shape, outputs, spec["kind"], spec["classes"])
+        else:
+            made = models.make(recipe.model.name, shape, outputs, recipe.model.settings)
     regularize(made, **recipe.regularize.noise)
     return made

@@ -346,7 +346,7 @@ class Loop:
             last = checkpoint.clone(self.setup.judged.state_dict())
             good = {name: tensor for name, tensor in last.items() if bool(torch.isfinite(tensor).all())}
             self.best |= good
-        self.folder.write_tensors("model.safetensors", self.best)
+        self.folder.write_tensors("model.safetensors", self.setup.weights(self.best))
 
     def poll(self) -> None:
         """Stop when a signal asked for it."""
@@ -364,7 +364,7 @@ class Loop:
         started = time.perf_counter()
         self.fold()
         self.folder.flush()
-        self.folder.write_tensors("model.safetensors", self.best)
+        self.folder.write_tensors("model.safetensors", self.setup.weights(self.best))
         tensors, state = self.snapshot()
         checkpoint.save(self.folder.checkpoints, self.state.step, tensors, state)
         self.saved_at = time.perf_counter()

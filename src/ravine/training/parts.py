@@ -2,6 +2,16 @@
 
 from .. import models, optim
 from ..optim import matrix, schedules
-from . import augment, data, metrics, preprocessing_statistics
+from . import augment, data, metrics, preprocessing_statistics, pretrained
 
-__all__ = ["augment", "data", "matrix", "metrics", "models", "optim", "preprocessing_statistics", "schedules"]
+__all__ = [
+    "augment",
+    "data",
+    "matrix",
+    "metrics",
+    "models",
+    "optim",
+    "preprocessing_statistics",
+    "pretrained",
+    "schedules",
+]

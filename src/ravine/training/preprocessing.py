@@ -55,7 +55,14 @@ class Preprocessing(nn.Module):
             self.output_shape = tuple(self(example).shape[1:])
 
     @classmethod
-    def fit(cls, dataset: Dataset, splits: Splits, step: str, seed: int = 0) -> "Preprocessing":
+    def fit(
+        cls,
+        dataset: Dataset,
+        splits: Splits,
+        step: str,
+        seed: int = 0,
+        own: Sequence[Step] | None = None,
+    ) -> "Preprocessing":
         """Take the statistics from the training part alone.
 
         Args:
@@ -63,6 +70,7 @@ class Preprocessing(nn.Module):
             splits: its parts; only `train` is looked at.
             step: a registered "preprocessing"; text has none and ignores it.
             seed: addresses the sample of the training items, where they are too many to read all.
+            own: steps in place of what `step` would learn; None lets it.
 
         Raises:
             RecipeError: no such step.
@@ -73,7 +81,7 @@ class Preprocessing(nn.Module):
         if dataset.kind == "text":
             return cls(spec, "none", [])
         part = TrainingPart.of(dataset, splits.train, seed)
-        steps = ([] if part.columns is None else [part.columns]) + way(part)
+        steps = ([] if part.columns is None else [part.columns]) + (way(part) if own is None else list(own))
         scale = (0.0, 1.0)
         if dataset.task == "regression":
             targets = dataset.targets[splits.train].to(torch.float64)

@@ -79,6 +79,27 @@ class ModelSection(PartSection):
     name: str = Field("auto", description="a model's name, or package.module:factory; auto picks by the data")
 
 
+class TransferSection(Section):
+    """A pretrained network to start from, and what of it trains."""
+
+    source: str = Field(
+        "",
+        description="its name in the zoo, a file, a run folder, hf:, timm: or torchvision:NAME; empty: none",
+    )
+    train: str = Field(
+        "all", description="all; head: the new last layer alone; or the first module that trains, by its name"
+    )
+    body: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.3, description="rate of the pretrained layers, as share of the head's"
+    )
+    decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="factor to the rate from each stretch of layers to the one below"
+    )
+    cache: bool = Field(
+        True, description="work the features of a frozen body out once, where that is the same"
+    )
+
+
 class OptimizerSection(PartSection):
     """The update rule, and what surrounds it."""
 
@@ -178,6 +199,7 @@ class Recipe(Section):
     )
     data: DataSection = Field(default_factory=DataSection)
     model: ModelSection = Field(default_factory=ModelSection)
+    transfer: TransferSection = Field(default_factory=TransferSection)
     optimizer: OptimizerSection = Field(default_factory=OptimizerSection)
     schedule: ScheduleSection = Field(default_factory=ScheduleSection)
     regularize: RegularizeSection = Field(default_factory=RegularizeSection)

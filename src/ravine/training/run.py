@@ -6,7 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ import torch
 from torch import nn
 
 from .. import __version__
-from ..errors import Interrupted, RunError
+from ..errors import Interrupted, RecipeError, RunError
 from ..memory import memory_told
 from ..randomness import addressed
-from . import augmented_sheet, checkpoint, given, recipe_text, watch
+from ..transfer.zoo.card import Pretrained
+from . import augmented_sheet, checkpoint, given, pretrained, recipe_text, watch
 from .data import DataOptions, Dataset, Splits, embedded, open_data
 from .data.splits import cut, to_json
 from .finish import finish
@@ -229,7 +230,7 @@ def _trained(loop: Loop, began: float, fresh: bool) -> Run:
         {
             **setup.facts,
             "model": setup.recipe.model.name,
-            "parameters": sum(parameter.numel() for parameter in setup.model.parameters()),
+            "parameters": sum(parameter.numel() for parameter in setup.network.parameters()),
             "device": str(setup.device),
             "epochs": setup.recipe.stop.epochs,
             "steps_per_epoch": setup.steps_per_epoch,
@@ -255,7 +256,7 @@ def _trained(loop: Loop, began: float, fresh: bool) -> Run:
     finally:
         folder.close()
     loop.progress.end(result, folder.path)
-    return Run(folder.path, result, setup.model)
+    return Run(folder.path, result, setup.network)
 
 
 def _layers(recipe: RecipeLike) -> tuple[str, list[Layer]]:
@@ -288,7 +289,11 @@ def _from_source(
     source: str | Path, first: Recipe, name: str | None, layers: list[Layer], model: nn.Module | str | None
 ) -> Setup:
     """Open and cut the data, then make the run with the recipe for their kind."""
-    return _from_dataset(open_data(source, options_of(first)), name, layers, model)
+    opened = _opened(first, layers, model)
+    options = options_of(first)
+    if opened is not None and opened.card.kind == "image" and options.image_size == "auto":
+        options = replace(options, image_size=pretrained.side_of(opened.card))
+    return _from_dataset(open_data(source, options), name, layers, model, opened=opened)
 
 
 def _from_dataset(
@@ -297,14 +302,29 @@ def _from_dataset(
     layers: list[Layer],
     model: nn.Module | str | None,
     like: Setup | None = None,
+    opened: Pretrained | None = None,
 ) -> Setup:
     recipe = validate([*_named(name, dataset.kind), *layers], code=True)
+    opened = opened or _opened(recipe, layers, model)
+    if opened is not None:
+        known = pretrained.described(opened.card)
+        settled = [{"data": {"preprocess": "pretrained"}}, *layers, {"model": known}]
+        recipe = validate([*_named(name, dataset.kind), *settled], code=True)
     splits = cut_for(recipe, dataset)
     resolved = resolve(recipe, dataset, splits, asked=merge(layers))
-    setup = prepare(resolved, dataset, splits, model if isinstance(model, nn.Module) else None, like)
+    setup = prepare(resolved, dataset, splits, model if isinstance(model, nn.Module) else None, like, opened)
     setup.notes += turned_off(recipe, resolved)
     setup.facts = _facts(dataset, splits)
     return setup
+
+
+def _opened(recipe: Recipe, layers: Sequence[Layer], model: nn.Module | str | None) -> Pretrained | None:
+    """The pretrained network that a recipe starts from, if there is one."""
+    if not recipe.transfer.source:
+        return None
+    if model is not None:
+        raise RecipeError(["transfer.source names a network to start from: leave the model out"])
+    return pretrained.open_source(recipe.transfer.source)
 
 
 def cut_for(recipe: Recipe, dataset: Dataset) -> Splits:
@@ -354,6 +374,8 @@ def new_folder(path: Path, setup: Setup, source: str | None) -> RunFolder:
         folder.write_json("schedule.json", _planned_rates(setup))
         if setup.preprocessing is not None:
             setup.preprocessing.save(folder.path)
+        if setup.card is not None:
+            folder.write_json("pretrained.json", setup.card.to_json())
         if pictures := augmented_sheet.sheet(setup):
             folder.write_tensors("augmented.safetensors", pictures)
     return RunFolder(path)

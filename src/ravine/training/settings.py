@@ -33,11 +33,13 @@ ENDLESS, EPOCH = 10**15, 10**6
 
 # What the recipe of a run on a network from Python says in place of a model's name.
 GIVEN = "given"
+# And that of a run whose network the library of a model hub makes: `pretrained.json` says how.
+PRETRAINED = "pretrained"
 
 
 def is_readable(kind: str, name: str) -> bool:
     """Whether a part's settings are read from its code; no model's that is `auto`, given, or a user's own."""
-    return kind != "model" or not (name in ("auto", GIVEN) or is_address(name))
+    return kind != "model" or not (name in ("auto", GIVEN, PRETRAINED) or is_address(name))
 
 
 def part(kind: str, name: str) -> Any:

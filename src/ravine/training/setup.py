@@ -1,5 +1,6 @@
 """Everything a run needs, made from the data and the recipe, before anything is written."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,8 +16,11 @@ from ..generalize.regularize import regularize
 from ..optim.schedules import Schedule
 from ..randomness import addressed
 from ..registry import lookup
-from . import averaged, feeds, metrics, noise, penalties, settings, tensorboard
+from ..transfer.freezing import trainable
+from ..transfer.zoo.card import Card, Pretrained
+from . import averaged, feeds, metrics, noise, penalties, pretrained, settings, tensorboard
 from .averaging import moving_average
+from .cached import cached, can_be_cached
 from .data.dataset import Dataset, PartName, Splits, Task, outputs_of
 from .feed import Feed
 from .objective import Objective, objective
@@ -46,6 +50,10 @@ class Setup:
         splits: None for a caller's own batches.
         facts: what the run is about: its data, kind, task, classes, and items by part.
         notes: what a person should know about the reading of the data.
+        whole: the network of which `model` is the head, where the features of its body are cached.
+        head: the head's name in it.
+        clean: the training part's features as they are judged, likewise.
+        card: of the pretrained network that training starts from.
         noise: what keeps the loss from being a function of the weights, where the optimizer needs one and
             goes on without.
     """
@@ -66,6 +74,21 @@ class Setup:
     facts: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     noise: list[str] = field(default_factory=list)
+    whole: nn.Module | None = None
+    head: str = ""
+    clean: Feed | None = None
+    card: Card | None = None
+
+    @property
+    def network(self) -> nn.Module:
+        """The network that predicts, of which `model` may be the head alone."""
+        return self.model if self.whole is None else self.whole
+
+    def weights(self, judged: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of the whole network, by those of `model`."""
+        if self.whole is None:
+            return judged
+        return {**self.whole.state_dict(), **{f"{self.head}.{name}": own for name, own in judged.items()}}
 
     @property
     def full_batch(self) -> bool:
@@ -113,7 +136,12 @@ def choose_device(name: str) -> torch.device:
 
 
 def prepare(
-    recipe: Recipe, dataset: Dataset, splits: Splits, model: nn.Module | None, like: Setup | None = None
+    recipe: Recipe,
+    dataset: Dataset,
+    splits: Splits,
+    model: nn.Module | None,
+    like: Setup | None = None,
+    opened: Pretrained | None = None,
 ) -> Setup:
     """Make a run from a data set.
 
@@ -123,6 +151,7 @@ def prepare(
         splits: its parts.
         model: a caller's own network; None makes the recipe's.
         like: another run on these data and parts, whose prepared items are shared if they are the same.
+        opened: the pretrained network to start from; its module is changed in place.
 
     Raises:
         RecipeError: no value is called as the monitored one.
@@ -133,14 +162,21 @@ def prepare(
     if like is not None and like.preprocessing is not None and _same_items(like.recipe, recipe):
         preprocessing, parts = like.preprocessing, feeds.reseeded(like.feeds, recipe.seed)
     else:
-        preprocessing = Preprocessing.fit(dataset, splits, recipe.data.preprocess, seed=recipe.split_seed)
+        own = None
+        if opened is not None and recipe.data.preprocess == "pretrained" and dataset.kind == "image":
+            own = pretrained.steps_of(pretrained.grey(opened.card, dataset.item_shape[0]))
+        preprocessing = Preprocessing.fit(dataset, splits, recipe.data.preprocess, recipe.split_seed, own)
         preprocessing.to(device)
         parts = feeds.make(recipe, dataset, splits, preprocessing, device)
     outputs = outputs_of(dataset)
+    head = ""
     if model is None:
         with addressed(recipe.seed, "model"):
             shape = preprocessing.output_shape
-            model = models.make(recipe.model.name, shape, outputs, recipe.model.settings)
+            if opened is None:
+                model = models.make(recipe.model.name, shape, outputs, recipe.model.settings)
+            else:
+                model, head = pretrained.fitted(opened, shape, outputs, dataset.kind, dataset.classes)
     model.to(device)
     sample = preprocessing(_sample(recipe, dataset, splits).to(device))
     check(model, sample, outputs, dataset.task)
@@ -150,19 +186,45 @@ def prepare(
     if dataset.task == "classification":
         counts = torch.bincount(dataset.targets[splits.train], minlength=outputs)
     averaged.refuse(recipe, model, dataset.kind, sample)
-    setup = assemble(
-        recipe,
-        dataset.task,
-        device,
-        model,
-        parts,
-        objective(dataset.task, recipe.loss, counts, device),
-    )
+    loss = objective(dataset.task, recipe.loss, counts, device)
+    if opened is None:
+        setup = assemble(recipe, dataset.task, device, model, parts, loss)
+    else:
+        setup = _transferred(recipe, dataset, splits, preprocessing, model, head, parts, loss, sample)
+        setup.card = opened.card
     setup.notes += dataset.notes
     if dataset.unreadable:
         setup.notes.append(f"{len(dataset.unreadable)} unreadable files were left out")
     setup.preprocessing, setup.dataset, setup.splits = preprocessing, dataset, splits
     return setup
+
+
+def _transferred(
+    recipe: Recipe,
+    dataset: Dataset,
+    splits: Splits,
+    preprocessing: Preprocessing,
+    model: nn.Module,
+    head: str,
+    parts: dict[PartName, Feed],
+    loss: Objective,
+    sample: Tensor,
+) -> Setup:
+    """A run that starts from a pretrained network: frozen in part, at rates by layer."""
+    device = next(model.parameters()).device
+    if recipe.transfer.train == pretrained.HEAD and can_be_cached(recipe, dataset):
+        pretrained.frozen(recipe, model, head, sample)
+        features, clean = cached(recipe, dataset, splits, preprocessing, model, head, parts)
+        setup = assemble(recipe, dataset.task, device, model.get_submodule(head), features, loss)
+        setup.whole, setup.head, setup.clean = model, head, clean
+        setup.notes.append("the features of the frozen layers are worked out once: only the head is trained")
+        return setup
+
+    def trained(network: nn.Module) -> list[dict[str, Any]]:
+        pretrained.frozen(recipe, network, head, sample)
+        return pretrained.groups(recipe, network, sample)
+
+    return assemble(recipe, dataset.task, device, model, parts, loss, trained)
 
 
 def _same_items(one: Recipe, other: Recipe) -> bool:
@@ -179,10 +241,12 @@ def assemble(
     model: nn.Module,
     parts: dict[PartName, Feed],
     loss: Objective,
+    trained: Callable[[nn.Module], list[Any]] | None = None,
 ) -> Setup:
     """Put optimizer, schedule and average around a model and its batches.
 
-    Without a validation part the weights are chosen by the training loss.
+    Without a validation part the weights are chosen by the training loss. `trained` gives the parameters, or
+    groups of them, for the optimizer, once the noise is in the network; all that take gradients otherwise.
 
     Raises:
         RecipeError: no value is called as the monitored one; a schedule is longer than the training; the
@@ -204,9 +268,9 @@ def assemble(
         found = noise.sources(recipe, model, parts["train"])
         noise.refuse(recipe, found)
     steps_per_epoch = -(-len(parts["train"]) // recipe.optimizer.accumulate)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    chosen = list(trainable(model)) if trained is None else trained(model)
     try:
-        optimizer = settings.part("optimizer", recipe.optimizer.name)(trained, **recipe.optimizer.settings)
+        optimizer = settings.part("optimizer", recipe.optimizer.name)(chosen, **recipe.optimizer.settings)
     except ValueError as error:  # its settings were tried before: what does not fit is the network
         raise ModelError(f"{recipe.optimizer.name} cannot train this network: {error}") from error
     penalty = penalties.put(recipe.regularize, model, optimizer)

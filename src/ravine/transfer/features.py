@@ -1,6 +1,7 @@
 """What a network makes of items at some depth, and what that is worth: probes and similarity."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
@@ -70,6 +71,25 @@ def features(
         for handle in handles:
             handle.remove()
     return [torch.cat(found[name]) for name in wanted]
+
+
+def inputs_of(model: nn.Module, batches: Iterable[Tensor], at: str) -> Tensor:
+    """What a module is given for all items, as `features` has what it gives: float32, on their device."""
+    found: list[Tensor] = []
+
+    def see(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        found.append(inputs[0].float())
+        raise _ReachedError
+
+    handle = model.get_submodule(at).register_forward_pre_hook(see)
+    try:
+        with evaluating(model), torch.no_grad():
+            for batch in batches:
+                with suppress(_ReachedError):
+                    model(batch)
+    finally:
+        handle.remove()
+    return torch.cat(found)
 
 
 def pooled(output: Tensor) -> Tensor:

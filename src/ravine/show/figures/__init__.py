@@ -9,6 +9,7 @@ from .pictures import worst_mistakes
 from .range_test import range_test
 from .reliability import calibration
 from .steps import gradient_norm, schedule, timing, update_ratios
+from .transfer import probes
 from .values import loss_by_position, predicted_against_true, residuals
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "loss_curves",
     "metric_curves",
     "predicted_against_true",
+    "probes",
     "range_test",
     "residuals",
     "scaled_calibration",

@@ -1,0 +1,78 @@
+"""What a pretrained network was worth, as a section of the report and as lines for the terminal."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from . import figures
+from .page import caption_block, escape, figure_block
+from .run import NothingToDrawError, Run
+
+_DEPTHS = (
+    "A linear classifier on the features of each depth, on training items it was not fitted to; and how "
+    "alike features and classes are (linear CKA). Where the last depth is not the best, the network was "
+    "trained for something else."
+)
+_TRIED = (
+    "Each was trained for a while on 70 % of the training items, and judged on the others. "
+    "The table of advice: little data and alike, the head; more data or less alike, more of the layers."
+)
+WAYS = {"head": "the new head alone", "top": "the layers above the best depth", "all": "all layers"}
+
+
+def transfer(run: Run) -> str:
+    """The section of a run that started from a pretrained network and was measured; nothing for others."""
+    if not run.transfer:
+        return ""
+    try:
+        drawn = figure_block(figures.probes(run), _DEPTHS)
+    except NothingToDrawError:
+        drawn = ""
+    rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(told)}</td></tr>" for name, told in _rows(run))
+    return (
+        "<section><h2>What it started from</h2><div class='grid'>"
+        f"<figure class='card text wide'>{caption_block('The decision', _TRIED)}"
+        f"<div class='scroll'><table><tbody>{rows}</tbody></table></div></figure>{drawn}</div></section>"
+    )
+
+
+def lines(run: Run) -> list[str]:
+    """What was decided, and what the network gained by what it knew before."""
+    return [f"{name}: {told}" for name, told in _rows(run) if name in ("trained", "from scratch")]
+
+
+def _rows(run: Run) -> Iterator[tuple[str, str]]:
+    told = run.transfer
+    card = told.get("card") or {}
+    yield "pretrained network", _described(card)
+    if licence := card.get("licence"):
+        yield "its licence", str(licence)
+    yield "training items", f"{told['items']:,}, {told['items'] / max(1, told['classes']):.0f} a class"
+    for way in told["tried"]:
+        yield f"tried: {WAYS[way['how']]}", f"{way['accuracy']:.1%} of the held-out items"
+    asked = "" if told["asked"] != "auto" else ", as measured"
+    yield "trained", f"{_ways(told)}{asked}"
+    if scratch := told.get("scratch"):
+        yield "from scratch", _against(run, scratch)
+
+
+def _described(card: Mapping[str, Any]) -> str:
+    known = [str(card.get(key)) for key in ("data", "score") if card.get(key)]
+    return f"{card.get('name', '')} ({', '.join([str(card.get('architecture', '')), *known])})"
+
+
+def _ways(told: Mapping[str, Any]) -> str:
+    train = str(told["train"])
+    return WAYS.get(train, f"{train} and what follows it")
+
+
+def _against(run: Run, scratch: Mapping[str, Any]) -> str:
+    part = "test" if "test" in run.result else "validation"
+    name = run.headline.name
+    own, other = run.result.get(part, {}).get(name), scratch.get(name)
+    if own is None or other is None:
+        return f"{scratch['model']}, {scratch['epochs']} epochs in {scratch['seconds']:.0f} s"
+    return (
+        f"{run.headline.text(other)} on the {part} part after {scratch['epochs']} epochs in "
+        f"{scratch['seconds']:.0f} s; from the pretrained network {run.headline.text(own)} in "
+        f"{run.result['timing']['training']:.0f} s"
+    )

@@ -1,0 +1,155 @@
+"""A pretrained network in a run (T28): opened, made to fit the data, frozen in part, at rates by layer."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ModelError, RecipeError
+from ..models import make
+from ..registry import names, register
+from ..transfer.freezing import freeze
+from ..transfer.input_adaptation import adapt_channels, require_size
+from ..transfer.layer_rates import layer_rates
+from ..transfer.surgery import find_head, replace_head
+from ..transfer.zoo.card import Card, Pretrained
+from ..transfer.zoo.opening import open_model
+from .data.dataset import Kind
+from .preprocessing_statistics import TrainingPart
+from .preprocessing_steps import Standardize, Step
+from .recipe import Recipe
+from .settings import PRETRAINED
+
+# Photographs are brought to the network's size, up to this: at 224 pixels a step takes three times as long.
+LARGEST_SIDE = 128
+
+HEAD, ALL = "head", "all"
+"""What `transfer.train` says besides the name of a module."""
+
+
+@register("preprocessing", "pretrained", "as the pretrained network that training starts from had it")
+def pretrained(part: TrainingPart) -> list[Step]:
+    """Only where there is such a network: `steps_of` gives its steps."""
+    raise RecipeError(["data.preprocess: 'pretrained' needs a network to start from, in transfer.source"])
+
+
+def open_source(source: str) -> Pretrained:
+    """The network that a recipe starts from: of a run folder, or whatever the zoo opens.
+
+    Raises:
+        ModelError: as `transfer.open_model`; or the run's network cannot be taken on.
+        RunError: the run folder is damaged, or has no weights.
+    """
+    folder = Path(source).expanduser()
+    if (folder / "recipe.toml").is_file():
+        from .pretrained_run import open_run  # which reads runs, whose recipes may have a source
+
+        return open_run(folder)
+    return open_model(source)
+
+
+def described(card: Card) -> dict[str, Any]:
+    """The `[model]` section of a run that starts from a network: what makes one of its shape."""
+    if card.architecture in names("model"):
+        return {"name": card.architecture, **card.settings}
+    return {"name": PRETRAINED}
+
+
+def side_of(card: Card) -> int:
+    """The side that photographs are brought to, in pixels."""
+    return min(LARGEST_SIDE, *card.shape[1:])
+
+
+def steps_of(card: Card) -> list[Step]:
+    """Raw images as the network knows them: pixels scaled to [0, 1], less the mean, over the deviation."""
+    mean, std = (torch.tensor(each, dtype=torch.float64).view(-1, 1, 1) for each in (card.mean, card.std))
+    return [Standardize((255 * mean).float(), (1 / (255 * std)).float())]
+
+
+def grey(card: Card, channels: int) -> Card:
+    """The card as it is for images of another number of channels: each is prepared as the mean of all."""
+    if channels == len(card.mean) or not card.mean:
+        return card
+    mean, std = (sum(each) / len(each) for each in (card.mean, card.std))
+    changes = {"mean": (mean,) * channels, "std": (std,) * channels}
+    return Card(**{**vars(card), **changes})
+
+
+def fitted(
+    opened: Pretrained, shape: tuple[int, ...], outputs: int, kind: Kind, classes: Sequence[str]
+) -> tuple[nn.Module, str]:
+    """The network with an input and a head for the data, and the head's name, empty for a language model.
+
+    The new head's weights are drawn from the global random stream.
+
+    Args:
+        opened: its module is changed in place.
+        shape: of one prepared item.
+        outputs: classes, or 1 for a value.
+        kind: of the data.
+        classes: their names; of text its characters.
+
+    Raises:
+        ModelError: the data are of another kind; the network cannot take their channels or size; or it is not
+            sure which layer is its head.
+    """
+    card, module = opened.card, opened.module
+    if card.kind != kind:
+        raise ModelError(f"{card.name} knows data of the kind {card.kind}, and these are of the kind {kind}")
+    if card.kind == "text":
+        return _with_vocabulary(card, module, classes), ""
+    sample = torch.zeros(2, *card.shape)
+    head = find_head(module, sample)
+    if shape[0] != card.shape[0]:
+        adapt_channels(module, shape[0], sample=sample)
+    require_size(module, shape)
+    replace_head(module, outputs, at=head)
+    return module, head
+
+
+def _with_vocabulary(card: Card, module: nn.Module, characters: Sequence[str]) -> nn.Module:
+    """A language model of other characters: those that it knows keep their rows, the others begin anew."""
+    if card.architecture not in names("model"):
+        raise ModelError(
+            f"{card.name} has a vocabulary of its own: only Ravine's own language models change it"
+        )
+    made = make(card.architecture, (), len(characters), card.settings)
+    known = {character: row for row, character in enumerate(card.classes)}
+    old, new = module.state_dict(), made.state_dict()
+    rows = [(row, known[character]) for row, character in enumerate(characters) if character in known]
+    for name, tensor in new.items():
+        if tensor.shape == old[name].shape and len(tensor) != len(characters):
+            tensor.copy_(old[name])
+        else:
+            for row, before in rows:
+                tensor[row] = old[name][before]
+    return made
+
+
+def frozen(recipe: Recipe, model: nn.Module, head: str, sample: Tensor) -> None:
+    """Freeze what `transfer.train` leaves out.
+
+    Raises:
+        ModelError: there is no such module, or no head to train alone.
+    """
+    first = recipe.transfer.train
+    if first == ALL:
+        return
+    if first == HEAD and not head:
+        raise ModelError(
+            "transfer.train = 'head': a language model's head is its embedding, too; train 'all'"
+        )
+    freeze(model, until=head if first == HEAD else first, sample=sample)
+
+
+def groups(recipe: Recipe, model: nn.Module, sample: Tensor) -> list[dict[str, Any]]:
+    """The trained parameters by layer, each at its rate.
+
+    Raises:
+        ModelError: the depths of the network cannot be found.
+    """
+    settings = recipe.transfer
+    lr = recipe.optimizer.settings["lr"]
+    return layer_rates(model, lr, decay=settings.decay, body=settings.body, sample=sample)

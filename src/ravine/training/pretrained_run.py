@@ -1,0 +1,61 @@
+"""A finished run as a network to start from."""
+
+from pathlib import Path
+
+from ..errors import ModelError
+from ..transfer.zoo.card import Card, Pretrained
+from . import load as loading
+from .preprocessing import Preprocessing
+from .preprocessing_steps import Standardize
+from .recipe import file_layer, validate
+from .run_folder import RunFolder
+
+
+def open_run(path: Path) -> Pretrained:
+    """The network of a run with its best weights, and what is known of it.
+
+    Raises:
+        ModelError: its inputs were prepared in a way that other data cannot share.
+        RunError: no run there, no weights yet, or its network was given as an object.
+        TrustError: its network is a person's own code.
+    """
+    folder = RunFolder.open(path)
+    module = loading.load(path)
+    recipe = validate([file_layer(folder.path / "recipe.toml")])
+    preprocessing = Preprocessing.load(folder.path)
+    spec = preprocessing.spec
+    kind = spec["kind"]
+    if kind not in ("image", "text") or preprocessing.task == "regression":
+        raise ModelError(f"{path} is of a {kind}: networks that know images or text can be taken on")
+    mean, std = _by_channel(path, preprocessing) if kind == "image" else ((), ())
+    result = folder.read_json("result.json") if folder.finished else {}
+    scored = result.get("test", {})
+    score = f"test accuracy {scored['accuracy']:.1%}" if "accuracy" in scored else ""
+    card = Card(
+        name=path.name,
+        architecture=recipe.model.name,
+        settings=recipe.model.settings,
+        kind=kind,
+        shape=preprocessing.output_shape,
+        mean=mean,
+        std=std,
+        outputs=len(spec["classes"]),
+        classes=tuple(spec["classes"]),
+        data=str(result.get("data", "")),
+        source=str(path),
+        score=score,
+    )
+    return Pretrained(card, module)
+
+
+def _by_channel(path: Path, preprocessing: Preprocessing) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each channel's pixels, in [0, 1]."""
+    steps = list(preprocessing.steps)
+    if len(steps) != 1 or not isinstance(steps[0], Standardize) or steps[0].mean.dim() != 3:
+        raise ModelError(
+            f"{path} prepares its images by {preprocessing.step}: only a mean and a deviation of each "
+            "channel can be taken on, as data.preprocess = 'normalize' has them"
+        )
+    mean = (steps[0].mean.double() / 255).flatten().tolist()
+    std = (1 / (255 * steps[0].scale.double())).flatten().tolist()
+    return tuple(mean), tuple(std)
