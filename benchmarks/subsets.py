@@ -1,6 +1,5 @@
 """Small parts of large data sets, for the benchmarks of transfer. It is imported, not run."""
 
-import os
 import random
 from pathlib import Path
 
@@ -33,7 +32,7 @@ def signs(place: Path, a_class: int | None) -> Path:
         for file in chosen:
             folder = out / part / file.parent.name
             folder.mkdir(parents=True, exist_ok=True)
-            os.symlink(file, folder / file.name)
+            (folder / file.name).symlink_to(file)
     return out
 
 

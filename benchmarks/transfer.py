@@ -92,7 +92,7 @@ def draw(path: Path, found: Mapping[str, Mapping[int, Mapping[str, list[float]]]
     """Accuracy over the number of images, for each pair: from scratch and transferred."""
     from plotly.subplots import make_subplots
 
-    from ravine.show.figures.theme import BLUE, GREY, AMBER
+    from ravine.show.figures.theme import AMBER, BLUE, GREY
     from ravine.show.page import write_figure
 
     figure = make_subplots(1, len(found), subplot_titles=[PAIRS[name].told for name in found])
