@@ -1,9 +1,9 @@
 """What ensembles gain and cost (C26 to C28): Ravine's five ways, TorchEnsemble, and a plain joblib loop.
 
 One small CNN on 10,000 images of Fashion-MNIST and on the 15,000 of CIFAR-10. Every way trains networks of
-this kind with Adam and a cosine schedule, on all images and with the same epochs a run; snapshots and averages
-are of one such run. The gain is on one run, Ravine's first independent member, paired over the test items,
-with a bootstrap interval. Seconds are of training alone, on `--threads` threads or processes.
+this kind with Adam and a cosine schedule, on all images and with the same epochs a run; snapshots and
+averages are of one such run. The gain is on one run, Ravine's first independent member, paired over the test
+items, with a bootstrap interval. Seconds are of training alone, on `--threads` threads or processes.
 
     pip install -c constraints.txt --no-deps torchensemble==0.2.0
     python benchmarks/ensembles.py [--data fashion-mnist cifar10-15k] [--members 8] [--epochs 16]

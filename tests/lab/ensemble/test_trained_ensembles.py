@@ -126,6 +126,13 @@ def test_an_average_is_the_mean_of_the_last_weights_of_one_run(tmp_path):
     assert json.loads((ensemble / "result.json").read_text())["model"] == "2 networks averaged into one"
 
 
+def test_an_average_needs_no_validation_part(tmp_path):
+    settings = {"data": {"validation": 0.0}, "stop": {"epochs": 6, "monitor": "train.loss"}}
+    ensemble = trained(tmp_path / "out", settings, how="average", members=2)
+    found = load_file(ensemble / "predictions.safetensors")
+    assert {name.partition(".")[0] for name in found} == {"test"}
+
+
 def test_an_averages_statistics_are_taken_anew(tmp_path):
     normalized = {"model": {"normalization": "batch"}, "data": {"batch_size": 32}}
     ensemble = trained(tmp_path / "out", normalized, how="average", members=2)

@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...training.data.dataset import PartName
 from ...training.run_folder import RunFolder
 from .answers import Answers, answers_of
 from .cooking import cook
@@ -107,6 +106,5 @@ def _refuse_existing(out: str | Path | None) -> None:
 
 
 def _averaged(pool: Pool, out: str | Path | None, how: str, shares: Tensor, seconds: float | None) -> Path:
-    parts: list[PartName] = ["validation", "test"] if pool.steering else [pool.part]
-    found = {part: answers_of(pool, part, shares) for part in parts}
+    found = {part: answers_of(pool, part, shares) for part in pool.parts}
     return write(pool, out, how, shares, found, seconds=seconds)

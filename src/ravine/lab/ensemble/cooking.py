@@ -28,7 +28,7 @@ class Cooked:
     Attributes:
         weights: its state dict.
         shares: (K,), of each member: 1 over the number of those taken, or 0.
-        outputs: by part, validation and test.
+        outputs: by part: the one that is scored, and the validation part besides.
     """
 
     weights: dict[str, Tensor]
@@ -47,11 +47,12 @@ def cook(pool: Pool, *, everything: bool = False, trust: bool = False) -> Cooked
         trust: as for `open_pool`.
 
     Raises:
-        RunError: there is no validation part that none was trained on; the data are not there any more; the
-            preprocessings differ.
+        RunError: something is to be chosen, and there is no validation part that none was trained on; the
+            data are not there any more; the preprocessings differ.
         ModelError: the networks' shapes differ.
     """
-    refuse_without_validation(pool, "a soup takes what makes it no worse on")
+    if not everything:
+        refuse_without_validation(pool, "a soup takes what makes it no worse on")
     first = pool.members[0]
     for other in pool.members[1:]:
         _refuse_prepared_otherwise(first, other)
@@ -72,7 +73,7 @@ def cook(pool: Pool, *, everything: bool = False, trust: bool = False) -> Cooked
         return rank(pool.task, metrics.evaluate_outputs(pool.task, outputs.outputs, outputs.targets))
 
     taken = list(range(len(states))) if everything else greedy(ranked, len(states))
-    outputs: dict[PartName, Outputs] = {"validation": taste(taken), "test": taste(taken, "test")}
+    outputs = {part: taste(taken, part) for part in pool.parts}
     shares = torch.zeros(len(states))
     shares[taken] = 1 / len(taken)
     return Cooked(copy.deepcopy(model.state_dict()), shares, outputs)

@@ -62,6 +62,11 @@ class Pool:
         return self.members[0].predictor.task
 
     @property
+    def parts(self) -> list[PartName]:
+        """Those that all were judged on and none was trained on."""
+        return ["validation", "test"] if self.steering else [self.part]
+
+    @property
     def seed(self) -> int:
         """Addresses every draw."""
         return self.members[0].recipe.seed
