@@ -49,7 +49,7 @@ def _rows(run: Run) -> Iterator[tuple[str, str]]:
     yield "training items", f"{told['items']:,}, {told['items'] / max(1, told['classes']):.0f} a class"
     for way in told["tried"]:
         yield f"tried: {WAYS[way['how']]}", f"{way['accuracy']:.1%} of the held-out items"
-    asked = "" if told["asked"] != "auto" else ", as measured"
+    asked = ", as measured" if told["tried"] else ""
     yield "trained", f"{_ways(told)}{asked}"
     if scratch := told.get("scratch"):
         yield "from scratch", _against(run, scratch)

@@ -107,7 +107,7 @@ def _made(folder: RunFolder, trust: bool) -> nn.Module:
     with addressed(recipe.seed, "model"):
         if recipe.model.name == PRETRAINED:
             card = Card.from_json(folder.read_json("pretrained.json"), str(folder.path / "pretrained.json"))
-            made, _ = fitted(Pretrained(card, build(card)), shape, outputs, spec["kind"], spec["classes"])
+            made, _ = fitted(Pretrained(card, build(card)), shape, outputs, spec["classes"])
         else:
             made = models.make(recipe.model.name, shape, outputs, recipe.model.settings)
     regularize(made, **recipe.regularize.noise)

@@ -68,6 +68,16 @@ def steps_of(card: Card) -> list[Step]:
     return [Standardize((255 * mean).float(), (1 / (255 * std)).float())]
 
 
+def refuse_kind(card: Card, kind: Kind) -> None:
+    """Refuse data that a network does not know.
+
+    Raises:
+        ModelError: they are of another kind.
+    """
+    if card.kind != kind:
+        raise ModelError(f"{card.name} knows data of the kind {card.kind}, and these are of the kind {kind}")
+
+
 def grey(card: Card, channels: int) -> Card:
     """The card as it is for images of another number of channels: each is prepared as the mean of all."""
     if channels == len(card.mean) or not card.mean:
@@ -78,7 +88,7 @@ def grey(card: Card, channels: int) -> Card:
 
 
 def fitted(
-    opened: Pretrained, shape: tuple[int, ...], outputs: int, kind: Kind, classes: Sequence[str]
+    opened: Pretrained, shape: tuple[int, ...], outputs: int, classes: Sequence[str]
 ) -> tuple[nn.Module, str]:
     """The network with an input and a head for the data, and the head's name, empty for a language model.
 
@@ -88,16 +98,12 @@ def fitted(
         opened: its module is changed in place.
         shape: of one prepared item.
         outputs: classes, or 1 for a value.
-        kind: of the data.
         classes: their names; of text its characters.
 
     Raises:
-        ModelError: the data are of another kind; the network cannot take their channels or size; or it is not
-            sure which layer is its head.
+        ModelError: the network cannot take their channels or size; or it is not sure which layer is its head.
     """
     card, module = opened.card, opened.module
-    if card.kind != kind:
-        raise ModelError(f"{card.name} knows data of the kind {card.kind}, and these are of the kind {kind}")
     if card.kind == "text":
         return _with_vocabulary(card, module, classes), ""
     sample = torch.zeros(2, *card.shape)

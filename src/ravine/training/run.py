@@ -307,6 +307,7 @@ def _from_dataset(
     recipe = validate([*_named(name, dataset.kind), *layers], code=True)
     opened = opened or _opened(recipe, layers, model)
     if opened is not None:
+        pretrained.refuse_kind(opened.card, dataset.kind)
         known = pretrained.described(opened.card)
         settled = [{"data": {"preprocess": "pretrained"}}, *layers, {"model": known}]
         recipe = validate([*_named(name, dataset.kind), *settled], code=True)

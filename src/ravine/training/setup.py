@@ -176,7 +176,7 @@ def prepare(
             if opened is None:
                 model = models.make(recipe.model.name, shape, outputs, recipe.model.settings)
             else:
-                model, head = pretrained.fitted(opened, shape, outputs, dataset.kind, dataset.classes)
+                model, head = pretrained.fitted(opened, shape, outputs, dataset.classes)
     model.to(device)
     sample = preprocessing(_sample(recipe, dataset, splits).to(device))
     check(model, sample, outputs, dataset.task)

@@ -162,9 +162,8 @@ def _from_scratch(
         None, data, recipe, settings=[*same, {"stop": {"epochs": epochs}}], out=folder / SCRATCH, trust=trust
     )
     part = "test" if "test" in done.result else "validation"
-    scores = {key: done.result.get(part, {}).get(key) for key in ("accuracy", "accuracy_interval", "loss")}
     return {
-        **scores,
+        **done.result.get(part, {}),
         "epochs": epochs,
         "seconds": done.result["timing"]["training"],
         "model": model["name"] if alike else "auto",

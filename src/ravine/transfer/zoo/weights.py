@@ -78,7 +78,7 @@ def _torch_file(path: Path) -> dict[str, Tensor]:
     try:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported" not in str(error):
+        if "GLOBAL" not in str(error) and "Unsupported class" not in str(error):
             raise ValueError("it is no file of weights that torch wrote") from error
         raise ModelError(
             f"{path} is refused: it holds pickled objects besides tensors, which could run foreign code. "
