@@ -8,12 +8,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from ...errors import NotFiniteError, RunError
+from ...errors import NotFiniteError, RunError, nearest
 from ...memory import is_memory_error, memory_told
 from ...randomness import addressed
 from ...training import checkpoint
@@ -21,12 +21,13 @@ from ...training.loop import CHECKPOINT_SHARE
 from ...training.recipe import Layer
 from ...training.run import RecipeLike
 from ...training.signals import StopNow, StopRequest
-from . import processes, sharing
+from . import processes, ray_workers, sharing
 from .choice import Choice, choose
 from .grouping import groups, why_not
 from .member import Member
 from .prepare import ModelLike, prepare
 from .processes import Processes, UnableError, obstacle, start_takes
+from .ray_workers import RayWorkers
 from .stacked import StackedGroup
 from .worker import Anew, Order, Share, Telling
 
@@ -34,8 +35,10 @@ Tell = Callable[[str], None]
 
 Watching = Callable[[int, int], None]
 
+Engine = Literal["auto", "ray"]
+
 WORKERS = "workers"
-"""Where a fleet's folder has those of its processes, while they train."""
+"""Where a fleet's folder has those of its workers, while they train."""
 
 
 def nobody(text: str) -> None:
@@ -58,14 +61,16 @@ class Fleet:
     averages, penalties) are stacked: one step trains them all. Others, and those for which it is quicker, run
     in turn. On a CPU a long training is shared out among processes, one a core (as many as
     `torch.get_num_threads()`), where that is quicker; elsewhere than on Linux only where what the fleet is
-    made of can be sent to them: a model by name or by a function that can be imported. Whichever way, each
+    made of can be sent to them: a model by name or by a function that can be imported. With `engine="ray"` it
+    is shared out among Ray workers, one a CPU of the cluster, on machines that need no disk in common: each
+    reads the data by their path or name, and sends its checkpoints to this process. Whichever way, each
     member is trained as its recipe would be alone: to rounding without noise, in distribution with noise. A
     member that goes bad is failed alone; one that ends early costs no more.
 
     Attributes:
         members: in the order given. Each has its `state`, its evaluations `rows` and the reason it `failed`.
-        choices: how each group ran and why, in words, by the names of its members; with several processes,
-            how the part of it ran that each of them had.
+        choices: how each group ran and why, in words, by the names of its members; with several workers, how
+            the part of it ran that each of them had.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class Fleet:
         trust: bool = False,
         folder: str | Path | None = None,
         keep: Collection[int] = (),
+        engine: Engine = "auto",
         tell: Tell = nobody,
         watch: Watching = unwatched,
     ) -> None:
@@ -94,14 +100,26 @@ class Fleet:
             trust: as for `ravine.train`.
             folder: where checkpoints are kept, from which `run` goes on after a kill; None keeps none.
             keep: epochs, counted from 1, after which each member's weights are kept, in `members[...].kept`.
+            engine: "auto" trains here or in processes, whichever is quicker; "ray" in Ray workers of the
+                cluster that this process is connected to, or else of the one that `ray.init()` finds or
+                starts.
             tell: called with a sentence for each thing that a person should know.
-            watch: called after each member's epoch, or from processes a few times a second, with how many are
+            watch: called after each member's epoch, or from workers a few times a second, with how many are
                 done of how many at most.
 
         Raises:
-            RavineError: as `ravine.train`, for any member, before anything is trained.
+            RavineError: as `ravine.train`, for any member, before anything is trained; or there is no such
+                engine, it is not installed, or it cannot train these members.
         """
         began = time.perf_counter()
+        if engine not in get_args(Engine):
+            known = " and ".join(get_args(Engine))
+            raise RunError(
+                f"no engine is called {engine!r}{nearest(engine, get_args(Engine))}; there are {known}"
+            )
+        self._ray = engine == "ray"
+        if self._ray:
+            ray_workers.require()
         self._stop = StopRequest()
         self._tell = tell
         self._keep = frozenset(keep)
@@ -111,14 +129,17 @@ class Fleet:
         if not layers:
             raise RunError("a fleet needs a member")
         setups = prepare(model, data, recipe, layers, settings, trust=trust)
+        if self._ray:
+            ray_workers.refuse(setups)
         place = self._folder or Path("fleet")
         self.members = [
             Member(f"{number:02d}", dict(layer), setup, place / "members" / f"{number:02d}", self._stop)
             for number, (layer, setup) in enumerate(zip(layers, setups, strict=True))
         ]
         self.choices: dict[tuple[str, ...], Choice] = {}
-        self._order = Order(model, data, recipe, settings, trust, self._keep)
+        self._order = Order(model, data, recipe, settings, trust, self._keep).for_elsewhere()
         self._shares: list[list[str]] = []
+        self._put: Callable[..., object] = checkpoint.save
         self._saved_at, self._saving_took = time.perf_counter(), 0.0
         self._making_took = self._saved_at - began
 
@@ -140,12 +161,13 @@ class Fleet:
         Raises:
             StopNow: a signal came; a checkpoint holds everything.
             RunError: the disk is full; the checkpoint before is whole; or the checkpoint is of other members;
-                or a process was killed again and again.
+                or a worker was killed again and again.
             MemoryLimitError: one member alone does not fit into the memory.
         """
         self._restore()
-        with self._running():
-            shared = self._trained_in_processes()
+        # Ray hears signals in a way of its own: within, they are heard as everywhere.
+        with ray_workers.connected() if self._ray and self._left else nullcontext(), self._running():
+            shared = self._trained_in_workers()
         if not shared:
             self.run_here()
 
@@ -173,8 +195,8 @@ class Fleet:
         """The members that train on."""
         return [member for member in self.members if not member.done]
 
-    def _trained_in_processes(self) -> bool:
-        """Train all members in processes, where that is quicker and nothing is in the way."""
+    def _trained_in_workers(self) -> bool:
+        """Train all members in Ray workers; or in processes, if that is quicker and nothing is in the way."""
         if not (shares := self._shared_out()):
             return False
         self._shares = [[member.name for member in share] for share in shares]
@@ -183,7 +205,7 @@ class Fleet:
         with own or tempfile.TemporaryDirectory(prefix="ravine-") as place:
             try:
                 try:
-                    self._in_processes(shares, Path(place))
+                    self._in_workers(shares, Path(place))
                 finally:
                     self._take_in(Path(place))
             except UnableError as error:
@@ -195,22 +217,19 @@ class Fleet:
         return True
 
     def _shared_out(self) -> list[list[Member]]:
-        """The members of each process, as they were before a kill, too; empty where all are trained here."""
+        """The members of each worker, as they were before a kill, too; empty where all are trained here."""
         left = {member.name: member for member in self._left}
-        if self._shares and left:
+        if not left:
+            return []
+        if self._shares:
             shares = [[left[name] for name in names if name in left] for names in self._shares]
-            if len(shares) <= sharing.cores() and not obstacle(self._order):
-                self._tell(f"{len(left)} members go on in {len(shares)} processes")
+            if self._ray or (len(shares) <= sharing.cores() and not obstacle(self._order)):
+                workers = "Ray workers" if self._ray else "processes"
+                self._tell(f"{len(left)} members go on in {len(shares)} {workers}")
                 return [share for share in shares if share]
             self._tell(f"there are no {len(shares)} processes any more: how members run is chosen anew")
             self._choose_anew()
-        shared = sharing.share_out(
-            groups([*left.values()]),
-            self._chosen,
-            _way,
-            start_takes(self._making_took),
-            lambda: obstacle(self._order),
-        )
+        shared = self._sharing(groups([*left.values()]))
         if isinstance(shared, str):
             if shared:
                 self._tell(f"all members are trained in one process: {shared}")
@@ -221,14 +240,22 @@ class Fleet:
             self._tell(told)
         return shared.shares
 
+    def _sharing(self, found: list[list[Member]]) -> sharing.Sharing | str:
+        """The groups dealt out to workers; or why they are not, empty where that would not be quicker."""
+        if self._ray:
+            count = ray_workers.count(sum(map(len, found)))
+            return sharing.spread(found, count, _way, "Ray workers")
+        takes = start_takes(self._making_took)
+        return sharing.share_out(found, self._chosen, _way, takes, lambda: obstacle(self._order))
+
     def _choose_anew(self) -> None:
         """Forget how the members run that train on."""
         left = {member.name for member in self._left}
         self._shares = []
         self.choices = {names: how for names, how in self.choices.items() if not left & set(names)}
 
-    def _in_processes(self, shares: Sequence[list[Member]], place: Path) -> None:
-        """Train shares in processes, whose checkpoints are at `place`."""
+    def _in_workers(self, shares: Sequence[list[Member]], place: Path) -> None:
+        """Train shares in workers, whose checkpoints are at `place`."""
         sent = [self._share(share, place / str(number)) for number, share in enumerate(shares)]
         counts = [_epochs(share) for share in shares]
         others = sum(member.state.epoch for member in self.members if member.done)
@@ -237,15 +264,17 @@ class Fleet:
             counts[number] = done, planned
             self._watch(*(others + sum(each) for each in zip(*counts, strict=True)))
 
-        Processes(sent, self._stop, self._tell, watch).run()
+        crew = RayWorkers if self._ray else Processes
+        crew(sent, self._stop, self._tell, watch).run()
 
     def _share(self, members: list[Member], folder: Path) -> Share:
-        """What a process needs to train some of the members."""
+        """What a worker needs to train some of the members."""
         names = [member.name for member in members]
-        if processes.METHOD == "fork":
+        if processes.METHOD == "fork" and not self._ray:
             return Share(names, folder, lambda told: self._part(members, folder, told))
         self._write(folder, members, [])
-        first = self.members[0]
+        first, data = self.members[0], members[0].setup.dataset
+        assert data is not None
         anew = Anew(
             self._order,
             [member.layer for member in members],
@@ -254,6 +283,7 @@ class Fleet:
             None if members[0] is first else first.setup.recipe.split_seed,
             folder,
             torch.get_default_dtype(),
+            data.fingerprint,
         )
         return Share(names, folder, anew)
 
@@ -263,10 +293,11 @@ class Fleet:
         part.members, part._folder, part._shares = members, folder, []
         part._tell, part._watch = lambda text: told.send("tell", text), told.watch
         part._saved_at = time.perf_counter()
+        part._restore()
         return part
 
     def _take_in(self, place: Path) -> None:
-        """The members as processes left them."""
+        """The members as workers left them."""
         for folder in sorted(place.glob("*/checkpoints")):
             if loaded := checkpoint.load_newest(folder, self._tell):
                 self._take(*loaded)
@@ -358,7 +389,7 @@ class Fleet:
             return
         started = time.perf_counter()
         self._write(self._folder, self.members, self._shares)
-        # What is left there of processes is in the members, from where it was written now.
+        # What is left there of workers is in the members, from where it was written now.
         shutil.rmtree(self._folder / WORKERS, ignore_errors=True)
         self._saved_at = time.perf_counter()
         self._saving_took = self._saved_at - started
@@ -382,7 +413,7 @@ class Fleet:
             "shares": shares,
         }
         step = sum(member.state.step for member in members)
-        checkpoint.save(folder / "checkpoints", step, tensors, known)
+        self._put(folder / "checkpoints", step, tensors, known)
 
     def _restore(self) -> None:
         if self._folder is None:

@@ -1,10 +1,10 @@
-"""Whether a fleet's members are shared out among processes, one a core: by timing, as `choice` does."""
+"""How members are shared out among workers, and whether among processes: by timing, as `choice` does."""
 
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,10 +25,10 @@ Way = Callable[[list[Member]], Choice]
 
 @dataclass(frozen=True)
 class Sharing:
-    """Members by processes.
+    """Members by workers.
 
     Attributes:
-        shares: the members of each process.
+        shares: the members of each worker.
         choices: how each share's groups run in it, and why, by the names of their members.
         told: the same in words.
     """
@@ -92,18 +92,39 @@ def share_out(
         if not pays(start + longest, alone):
             return ""
         whole += f" and {alone:.3g} s on one"
-    told = [
-        f"{len(group)} members on {count} processes, {choice.how}: {whole}; {choice.why}"
-        for group, choice in zip(found, choices, strict=True)
-    ]
-    choices = [Choice(choice.how, f"{whole}; {choice.why}", choice.seconds) for choice in choices]
-    return Sharing(shares, _by_share(shares, found, choices), told)
+    choices = [replace(choice, why=f"{whole}; {choice.why}") for choice in choices]
+    return _shared(shares, found, choices, "processes")
+
+
+def spread(found: Sequence[list[Member]], count: int, there: Way, workers: str) -> Sharing:
+    """The members dealt out to so many workers, whether that is quicker or not.
+
+    Args:
+        found: as for `share_out`.
+        count: of the workers, at most one a member.
+        there: as for `share_out`.
+        workers: what they are called.
+    """
+    with _one_thread():
+        choices = [there(group[::count]) for group in found]
+    return _shared(deal(found, count), found, choices, workers)
 
 
 def deal(found: Sequence[list[Member]], count: int) -> list[list[Member]]:
     """Members dealt out one by one, group after group: each share has about as many of each group."""
     members = [member for group in found for member in group]
     return [members[first::count] for first in range(count)]
+
+
+def _shared(
+    shares: list[list[Member]], found: Sequence[list[Member]], choices: Sequence[Choice], workers: str
+) -> Sharing:
+    """Members by workers, and the same in words."""
+    told = [
+        f"{len(group)} members on {len(shares)} {workers}, {choice.how}: {choice.why}"
+        for group, choice in zip(found, choices, strict=True)
+    ]
+    return Sharing(shares, _by_share(shares, found, choices), told)
 
 
 def _by_share(

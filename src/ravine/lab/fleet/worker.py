@@ -1,22 +1,26 @@
-"""One process of a fleet: what it is sent, and what it does with its share of the members."""
+"""A worker of a fleet: what it is sent, and what it does with its share of the members."""
 
 import gc
 import os
 import pickle
+import platform
 import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from ...training.recipe import Layer
+from ...errors import DataError
+from ...training.data import embedded
+from ...training.data.sources import existing
+from ...training.recipe import Layer, file_layer, named_recipes
 from ...training.run import RecipeLike
 from ...training.run_folder import RunFolder
 from ...training.signals import StopNow, StopRequest
@@ -39,6 +43,15 @@ class Order:
     settings: Sequence[Layer]
     trust: bool
     keep: Collection[int]
+
+    def for_elsewhere(self) -> "Order":
+        """The same for a worker with another working folder, and without the recipe's file."""
+        data, recipe = self.data, self.recipe
+        if isinstance(data, str | Path) and data not in embedded.NAMES and (path := existing(data)):
+            data = path.absolute()
+        if isinstance(recipe, str | Path) and str(recipe) not in named_recipes() and Path(recipe).exists():
+            recipe = file_layer(Path(recipe))
+        return replace(self, data=data, recipe=recipe)
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,7 @@ class Anew:
             too, and says it again.
         folder: where the share's checkpoints are; one is there, from which its members start.
         dtype: torch's default, which networks are made in.
+        fingerprint: of the data.
     """
 
     order: Order
@@ -78,9 +92,15 @@ class Anew:
     split: int | None
     folder: Path
     dtype: torch.dtype
+    fingerprint: str
 
     def __call__(self, told: "Telling") -> "Fleet":
-        """The members, as they were left."""
+        """The members, as they were left.
+
+        Raises:
+            DataError: what is found here as the data are others.
+            Exception: whatever is not here as it is there.
+        """
         from .fleet import Fleet  # which knows its processes
 
         torch.set_default_dtype(self.dtype)
@@ -100,13 +120,35 @@ class Anew:
         )
         for member, name, place in zip(fleet.members, self.names, self.places, strict=True):
             member.name, member.folder = name, RunFolder(place)
+        found = fleet.members[0].setup.dataset
+        if found is None or found.fingerprint != self.fingerprint:
+            raise DataError(f"the data at {order.data} are not those that the fleet was made of")
+        fleet._restore()  # here, so that members which came out otherwise train where they were made
         return fleet
 
 
-class Telling:
-    """The way of a process to the one that started it."""
+class Line(Protocol):
+    """The way of a worker to what started it, and back."""
 
-    def __init__(self, connection: Connection) -> None:
+    def send(self, message: Any, /) -> None:
+        """Send a message.
+
+        Raises:
+            OSError: there is nobody any more to hear it.
+        """
+
+    def recv(self) -> Any:
+        """The next message, waited for.
+
+        Raises:
+            EOFError, OSError: there will be none any more.
+        """
+
+
+class Telling:
+    """What a worker tells what started it."""
+
+    def __init__(self, connection: Line) -> None:
         self._connection = connection
         self._told_at = 0.0
 
@@ -126,26 +168,28 @@ class Telling:
 
 
 def work(connection: Connection, making: "bytes | Callable[[Telling], Fleet]") -> None:
-    """Train a share on one thread, and end the process.
-
-    What is sent back is one of: ("unable", why) and ("begun",), at the start; ("tell", text) and ("watch",
-    done, planned), on the way; ("done",) and ("failed", ...), at the end, as `unpacked` takes it. Nothing is
-    said at the end where it was asked to stop: everything is in the share's checkpoint.
-
-    Args:
-        connection: any message that comes by it asks to stop; its end ends this process at once.
-        making: the share's `make`, or that pickled, which may fail here.
-    """
+    """Train a share, as `train` does, in a process that was started for it, and end the process."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork has that of the process that started it
-    gc.freeze()  # to look through all that was loaded takes as long as hundreds of small steps
-    _train(connection, making)
+    train(connection, making)
     # All is said, and on the disk. With torch in it Python takes a second or more to put its things away.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
 
 
-def _train(connection: Connection, making: "bytes | Callable[[Telling], Fleet]") -> None:
+def train(connection: Line, making: "bytes | Callable[[Telling], Fleet]") -> None:
+    """Train a share on one thread.
+
+    What is sent back is one of: ("unable", ...) and ("begun",), at the start; ("tell", text) and ("watch",
+    done, planned), on the way; ("done",) and ("failed", ...), at the end. What follows "unable" and "failed"
+    is what `unpacked` takes. Nothing is said at the end where it was asked to stop: everything is in the
+    share's checkpoint.
+
+    Args:
+        connection: any message that comes by it asks to stop; its end ends this process at once.
+        making: the share's `make`, or that pickled, which may fail here.
+    """
+    gc.freeze()  # to look through all that was loaded takes as long as hundreds of small steps
     torch.set_num_threads(1)
     told = Telling(connection)
     stops: list[StopRequest] = []
@@ -153,10 +197,9 @@ def _train(connection: Connection, making: "bytes | Callable[[Telling], Fleet]")
     try:
         make = pickle.loads(making) if isinstance(making, bytes) else making
         fleet = make(told)
-        fleet._restore()  # so that members which came out otherwise here train where they were made
         stops.append(fleet.members[0].stop)
     except Exception as error:  # noqa: BLE001 - whatever is not here as it is there
-        told.send("unable", f"{type(error).__name__}: {error}")
+        told.send("unable", *_packed(error))
         return
     told.send("begun")
     try:
@@ -169,7 +212,7 @@ def _train(connection: Connection, making: "bytes | Callable[[Telling], Fleet]")
         told.send("done")
 
 
-def _listen(connection: Connection, stops: Sequence[StopRequest]) -> None:
+def _listen(connection: Line, stops: Sequence[StopRequest]) -> None:
     try:
         while True:
             connection.recv()
@@ -181,7 +224,7 @@ def _listen(connection: Connection, stops: Sequence[StopRequest]) -> None:
 
 def _packed(error: Exception) -> tuple[type[Exception], tuple[Any, ...], dict[str, Any]]:
     """An exception as its class, arguments and attributes: not all can be pickled as they are."""
-    error.add_note(traceback.format_exc())
+    error.add_note(f"On {platform.node()}:\n{traceback.format_exc()}")
     found = type(error), error.args, vars(error)
     try:
         pickle.dumps(found)

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+
 from ...training.recipe import Layer
 from ...training.run import RecipeLike
 from ...training.setup import Setup
@@ -94,10 +96,8 @@ def test(
 def _above(setup: Setup, name: str) -> str:
     """The first module that runs after a depth."""
     assert setup.preprocessing is not None
-    import torch
-
     found = levels(setup.network, torch.zeros(2, *setup.preprocessing.output_shape, device=setup.device))
     names = [level.name for level in found]
     following = found[names.index(name) + 1].modules
-    order = [module for module, _ in setup.network.named_modules() if module in following]
+    order: list[str] = [module for module, _ in setup.network.named_modules() if module in following]
     return order[0]
