@@ -27,10 +27,11 @@ def transfer(run: Run) -> str:
         drawn = figure_block(figures.probes(run), _DEPTHS)
     except NothingToDrawError:
         drawn = ""
+    explained = _TRIED if run.transfer["tried"] else ""
     rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(told)}</td></tr>" for name, told in _rows(run))
     return (
         "<section><h2>What it started from</h2><div class='grid'>"
-        f"<figure class='card text wide'>{caption_block('The decision', _TRIED)}"
+        f"<figure class='card text wide'>{caption_block('The decision', explained)}"
         f"<div class='scroll'><table><tbody>{rows}</tbody></table></div></figure>{drawn}</div></section>"
     )
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ..run import NothingToDrawError, Run
-from .theme import BLUE, GREY, blank, label, line
+from .theme import AMBER, BLUE, GREY, blank, label, line
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 def probes(run: Run) -> "Figure":
     """Accuracy of a linear probe, and similarity with the classes, from the input to the head.
+
+    Beside it what a network trained from scratch reached.
 
     Raises:
         NothingToDrawError: no depth was probed.
@@ -24,6 +26,11 @@ def probes(run: Run) -> "Figure":
     figure.add_trace(line(names, accuracy, "accuracy of a linear classifier", BLUE, mode="lines+markers"))
     alike = [depth["similarity"] for depth in depths]
     figure.add_trace(line(names, alike, "similarity with the classes", GREY, mode="lines+markers"))
+    scratch = (run.transfer.get("scratch") or {}).get("accuracy")
+    if scratch is not None:
+        figure.add_hline(
+            y=scratch, line={"color": AMBER, "dash": "dash"}, annotation={"text": "trained from scratch"}
+        )
     figure.update_yaxes(range=[0, 1.02], tickformat=".0%")
     figure.update_layout(showlegend=True)
     return figure
