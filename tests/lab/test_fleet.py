@@ -15,6 +15,7 @@ from ravine.lab import Fleet
 from ravine.lab.fleet import choice as choosing
 from ravine.lab.fleet import fleet as module
 from ravine.lab.fleet.choice import Choice
+from ravine.lab.fleet.direct import products
 from ravine.lab.fleet.rates import DropoutByMember
 from ravine.lab.fleet.stacked import StackedGroup
 from ravine.training import run as runs
@@ -236,6 +237,26 @@ def test_each_member_stops_when_its_own_patience_ends():
     assert ended == [member.state.epoch for member in alone.members]
     assert len(set(ended)) > 1 and min(ended) < 30
     assert [len(member.rows) for member in stacked.members] == ended
+
+
+@pytest.mark.parametrize("outputs", [5, 40])
+@pytest.mark.parametrize("rectified", [False, True])
+def test_products_in_mixed_precision_are_those_of_each_member(outputs, rectified):
+    torch.manual_seed(0)
+    rows, weight, bias = torch.randn(3, 6, 7), torch.randn(3, outputs, 7), torch.randn(3, outputs)
+    tensors = [each.requires_grad_() for each in (rows, weight, bias)]
+    with torch.autocast("cpu", torch.bfloat16):
+        together = products(*tensors, rectified=rectified)
+        alone = torch.stack([nn.functional.linear(*own) for own in zip(*tensors, strict=True)])
+        alone = alone.relu() if rectified else alone
+    assert together.dtype == alone.dtype == torch.bfloat16
+    torch.testing.assert_close(together, alone, rtol=2**-7, atol=2**-7)
+    upon = torch.randn_like(together)
+    for found, wanted in zip(
+        torch.autograd.grad(together, tensors, upon), torch.autograd.grad(alone, tensors, upon), strict=True
+    ):
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, wanted, rtol=2**-6, atol=2**-5)
 
 
 @pytest.mark.parametrize("where", ["choosing", "training"])

@@ -88,6 +88,11 @@ class _Products(torch.autograd.Function):
 
 def products(rows: Tensor, weight: Tensor, bias: Tensor | None, *, rectified: bool = False) -> Tensor:
     """The members' linear layers at once: rows (K, N, I), weight (K, O, I) and bias (K, O) to (K, N, O)."""
+    device = rows.device.type
+    if torch.is_autocast_enabled(device):  # which would change the types within the forward pass alone
+        low = torch.get_autocast_dtype(device)
+        rows, weight = rows.to(low), weight.to(low)
+        bias = None if bias is None else bias.to(low)
     out: Tensor = _Products.apply(rows, weight, bias, rectified)  # type: ignore[no-untyped-call]
     return out
 
