@@ -54,7 +54,7 @@ def run_page(name, place, capsys):
             for command in text.splitlines():
                 program, *arguments = shlex.split(command)
                 assert program == "ravine"
-                if arguments[0] in ("train", "ensemble"):  # one epoch shows that the command works
+                if arguments[0] in ("train", "ensemble", "finetune"):  # one epoch shows that the command works
                     arguments += ["--set", "stop.epochs=1", "--out", str(place / f"run{counts['command']}")]
                 assert main(arguments) == 0, command
                 counts["command"] += 1
@@ -108,6 +108,10 @@ def test_the_page_names_every_optimizer_and_option():
 
 def test_the_page_on_ensembles_runs(place, capsys):
     assert run_page("ensembles.md", place, capsys) == {"module": 0, "python": 1, "text": 1, "command": 4}
+
+
+def test_the_page_on_transfer_runs(place, capsys):
+    assert run_page("transfer.md", place, capsys) == {"module": 0, "python": 1, "text": 1, "command": 3}
 
 
 @pytest.mark.parametrize(

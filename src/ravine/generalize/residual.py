@@ -126,10 +126,10 @@ class _Branches:
         # Each with itself: what a node's value is made of, and what is made of it.
         self.above, self.below = dict(self.bits), dict(self.bits)
         for node in self.nodes:
-            for source in _values(node):
+            for source in values_of(node):
                 self.above[node] |= self.above[source]
         for node in reversed(self.nodes):
-            for source in _values(node):
+            for source in values_of(node):
                 self.below[source] |= self.below[node]
         self.inputs = self._set(lambda node: node.op == "placeholder")
         self.layers = self._set(self._is_layer)
@@ -204,7 +204,7 @@ class _Branches:
         longest: dict[fx.Node, int] = {}
         for node in self.nodes:
             if self.bits[node] & between:
-                before = max((longest.get(source, 0) for source in _values(node)), default=0)
+                before = max((longest.get(source, 0) for source in values_of(node)), default=0)
                 longest[node] = before + bool(self.bits[node] & self.layers)
         return longest.get(term, 0)
 
@@ -228,7 +228,7 @@ class _Branches:
         layers, node = 0, term
         while not self.bits[node] & shared:
             layers += bool(self.bits[node] & self.layers)
-            sources = [source for source in _values(node) if self.above[source] & self.inputs]
+            sources = [source for source in values_of(node) if self.above[source] & self.inputs]
             if layers > 1 or len(sources) != 1 or not self._is_plain(node):
                 return None
             node = sources[0]
@@ -274,7 +274,7 @@ class _Branches:
 
     def _readers(self, node: fx.Node) -> list[fx.Node]:
         """Who takes the value of a node; of a tuple, who takes the first."""
-        readers = [user for user in node.users if node in _values(user)]
+        readers = [user for user in node.users if node in values_of(user)]
         if node.op != "call_module":
             return readers
         return [
@@ -352,7 +352,7 @@ def _function(node: fx.Node) -> str:
     return _IN_PLACE.get(name, name.rstrip("_"))
 
 
-def _values(node: fx.Node) -> list[fx.Node]:
+def values_of(node: fx.Node) -> list[fx.Node]:
     """What the value of a node is made of, and not only its shape."""
     name = _function(node)
     if name in _SHAPES or (name == "getattr" and node.args[1] not in _VALUED_ATTRIBUTES):

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from ..errors import ModelError
 from ..modes import evaluating
 from ..optim.full_batch.minimize import minimize
+from .depths import first_tensor
 
 # Strengths of the penalty that a probe chooses from, as shares of the mean loss: Σw²·strength/2.
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -25,7 +26,8 @@ def features(
 ) -> list[Tensor]:
     """What modules give for all items, in evaluation mode and without gradients.
 
-    The forward pass ends with the last of them, so that low depths cost little.
+    Of a module that gives several tensors the first counts. The forward pass ends with the last of the
+    modules, so that low depths cost little.
 
     Args:
         model: left as it was.
@@ -47,11 +49,14 @@ def features(
     seen: set[str] = set()
 
     def hook(name: str) -> object:
-        def see(module: nn.Module, inputs: object, output: Tensor) -> None:
+        def see(module: nn.Module, inputs: object, output: object) -> None:
             if name in seen:  # of a module that is called again the first call counts
                 return
+            if (given := first_tensor(output)) is None:
+                raise ModelError(f"{name} gives no tensor")
             seen.add(name)
-            found[name].append((pooled(output) if pool else output).float().cpu())
+            # A copy: what follows may change it in place.
+            found[name].append((pooled(given) if pool else given).to("cpu", torch.float32, copy=True))
             if len(seen) == len(found):
                 raise _ReachedError
 
@@ -74,7 +79,11 @@ def features(
 
 
 def inputs_of(model: nn.Module, batches: Iterable[Tensor], at: str) -> Tensor:
-    """What a module is given for all items, as `features` has what it gives: float32, on their device."""
+    """What a module is given for all items, as `features` has what it gives: float32, on their device.
+
+    Raises:
+        ModelError: the network does not call it.
+    """
     found: list[Tensor] = []
 
     def see(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -87,6 +96,7 @@ def inputs_of(model: nn.Module, batches: Iterable[Tensor], at: str) -> Tensor:
             for batch in batches:
                 with suppress(_ReachedError):
                     model(batch)
+                    raise ModelError(f"the network does not call {at}")
     finally:
         handle.remove()
     return torch.cat(found)

@@ -65,7 +65,8 @@ def require_size(model: nn.Module, shape: tuple[int, ...]) -> None:
             watched(model, lambda name, *_: begun.append(name), before=True),
             watched(model, lambda name, *_: done.append(name)),
         ):
-            run(model, torch.zeros(2, *shape, device=next(model.parameters()).device))
+            like = next(model.parameters())
+            run(model, torch.zeros(2, *shape, device=like.device, dtype=like.dtype))
     except ModelError as error:
         for name in done:
             begun.remove(name)

@@ -16,7 +16,17 @@ Head = nn.Linear | nn.Conv2d
 HEAD_DEVIATION = 0.01
 
 # What changes a tensor's shape, and no number in it.
-_RESHAPES = {"flatten", "view", "reshape", "squeeze", "unsqueeze", "float", "contiguous"}
+_RESHAPES = {
+    "flatten",
+    "view",
+    "reshape",
+    "squeeze",
+    "unsqueeze",
+    "float",
+    "contiguous",
+    "transpose",
+    "permute",
+}
 
 
 def find_head(model: nn.Module, sample: Tensor | None = None) -> str:
@@ -123,12 +133,15 @@ def _by_run(model: nn.Module, sample: Tensor) -> list[str]:
 
 
 def _by_trace(model: nn.Module) -> list[str]:
-    graph = trace(model).graph
-    node: Any = next(node for node in graph.nodes if node.op == "output").args[0]
+    last = next(reversed(trace(model).graph.nodes))
+    # A network that is one layer of torch's is its graph's only call.
+    node: Any = last.args[0] if last.op == "output" else last
     while isinstance(node, torch.fx.Node):
-        if node.op == "call_module" and not isinstance(model.get_submodule(str(node.target)), nn.Flatten):
+        if node.op == "call_module":
             name = str(node.target)
-            return [name] if _can_be_head(model.get_submodule(name)) else []
+            module = model.get_submodule(name)
+            if not isinstance(module, nn.Flatten | nn.Identity):
+                return [name] if _can_be_head(module) else []
         called = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
         if node.op != "call_module" and called not in _RESHAPES:
             return []

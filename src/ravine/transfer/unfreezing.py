@@ -44,9 +44,7 @@ class GradualUnfreezing:
         self._levels = found[::-1]
         self.names = [level.name for level in self._levels]
         self.thawed = 1
-        first = found[-1].modules
-        calls = [name for name, _ in model.named_modules() if name in first]
-        freeze(model, until=calls[0], sample=sample)
+        freeze(model, until=found[-1].first, sample=sample)
 
     def step(self, epoch: int) -> None:
         """At the beginning of an epoch, counted from 0: thaw what is due."""

@@ -98,6 +98,4 @@ def _above(setup: Setup, name: str) -> str:
     assert setup.preprocessing is not None
     found = levels(setup.network, torch.zeros(2, *setup.preprocessing.output_shape, device=setup.device))
     names = [level.name for level in found]
-    following = found[names.index(name) + 1].modules
-    order: list[str] = [module for module, _ in setup.network.named_modules() if module in following]
-    return order[0]
+    return found[names.index(name) + 1].first
