@@ -54,7 +54,11 @@ def run_page(name, place, capsys):
             for command in text.splitlines():
                 program, *arguments = shlex.split(command)
                 assert program == "ravine"
-                if arguments[0] in ("train", "ensemble", "finetune"):  # one epoch shows that the command works
+                if arguments[0] in (
+                    "train",
+                    "ensemble",
+                    "finetune",
+                ):  # one epoch shows that the command works
                     arguments += ["--set", "stop.epochs=1", "--out", str(place / f"run{counts['command']}")]
                 assert main(arguments) == 0, command
                 counts["command"] += 1

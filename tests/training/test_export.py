@@ -73,6 +73,7 @@ FAMILIES = {
     ("mlp", "table"): {},
     ("cnn", "image"): {},
     ("resnet", "image"): {"width": 4, "blocks": (1, 1)},
+    ("mobilenet", "image"): {},
     ("transformer", "text"): {"context": CONTEXT, "width": 8, "depth": 1, "heads": 2},
 }
 DATA = {"image": images, "table": table, "text": text}

@@ -1,14 +1,11 @@
 """`ravine zoo`: the pretrained networks there are."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ..errors import ModelError, RavineError
-
-if TYPE_CHECKING:
-    pass
 
 zoo = typer.Typer(help="Pretrained networks to start from.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -18,10 +15,11 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A network of ravine z
 @zoo.command("list")
 def list_() -> None:
     """Every network, with what it was trained on."""
+    from rich.markup import escape
     from rich.table import Table
 
     from ..transfer.zoo.shelf import card_of, shelves
-    from .output import console
+    from .output import wide_console
 
     table = Table(box=None, pad_edge=False)
     for head in ("name", "network", "images", "trained on", "score", "licence"):
@@ -29,8 +27,9 @@ def list_() -> None:
     for folder in shelves():
         card = card_of(folder)
         shape = "×".join(map(str, card.shape)) or "text"
-        table.add_row(card.name, card.architecture, shape, card.data, card.score, card.licence)
-    console().print(table)
+        row = (card.name, card.architecture, shape, card.data, card.score, card.licence)
+        table.add_row(*map(escape, row))
+    wide_console().print(table)
 
 
 @zoo.command()
@@ -86,15 +85,15 @@ def add(
     else:
         if shape is None or outputs is None:
             raise RavineError("--architecture needs --shape and --outputs, too")
-        sizes = tuple(int(size) for size in _numbers(shape, "shape"))
+        sizes = tuple(int(size) for size in _numbers(shape, "shape", 3, least=1))
         channels = sizes[0]
         card = Card(
             name=name,
             architecture=architecture,
             settings=dict(set_layer(settings or ())),
             shape=sizes,
-            mean=_numbers(mean, "mean") if mean else (0.5,) * channels,
-            std=_numbers(std, "std") if std else (0.5,) * channels,
+            mean=_numbers(mean, "mean", channels, least=0) if mean else (0.5,) * channels,
+            std=_numbers(std, "std", channels, least=1e-6) if std else (0.5,) * channels,
             outputs=outputs,
         )
         opened = open_file(file, card)
@@ -131,8 +130,13 @@ def check() -> None:
         raise ModelError(f"{bad} of {len(shelves())} networks cannot be used")
 
 
-def _numbers(text: str, option: str) -> tuple[float, ...]:
+def _numbers(text: str, option: str, count: int, *, least: float) -> tuple[float, ...]:
     try:
-        return tuple(float(part) for part in text.split(","))
+        numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise RavineError(f"--{option} {text!r}: write numbers with commas between them") from None
+        numbers = ()
+    if len(numbers) != count or not all(least <= number < float("inf") for number in numbers):
+        raise RavineError(
+            f"--{option} {text!r}: write {count} numbers, at least {least:g}, with commas between"
+        )
+    return numbers

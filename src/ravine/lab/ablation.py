@@ -52,7 +52,8 @@ def _found(recipe: Recipe) -> Iterator[Regularizer]:
     only = sum(map(bool, noise)) == 1
     for section, settings, keys in (
         ("regularize", recipe.regularize.model_dump(), tuple(recipe.regularize.model_dump())),
-        ("model", recipe.model.settings, ("dropout",)),
+        # A pretrained network is as it is.
+        ("model", {} if recipe.transfer.source else recipe.model.settings, ("dropout",)),
         ("optimizer", recipe.optimizer.settings, ("weight_decay", "l1")),
         ("loss", recipe.loss.model_dump(), ("label_smoothing",)),
     ):

@@ -13,7 +13,7 @@ _DEPTHS = (
     "trained for something else."
 )
 _TRIED = (
-    "Each was trained for a while on 70 % of the training items, and judged on the others. "
+    "Each way was trained for a while on 70 % of the training items, and judged on the others. "
     "The table of advice: little data and alike, the head; more data or less alike, more of the layers."
 )
 WAYS = {"head": "the new head alone", "top": "the layers above the best depth", "all": "all layers"}
@@ -32,7 +32,7 @@ def transfer(run: Run) -> str:
     return (
         "<section><h2>What it started from</h2><div class='grid'>"
         f"<figure class='card text wide'>{caption_block('The decision', explained)}"
-        f"<div class='scroll'><table><tbody>{rows}</tbody></table></div></figure>{drawn}</div></section>"
+        f"<table class='environment'><tbody>{rows}</tbody></table></figure>{drawn}</div></section>"
     )
 
 
@@ -47,7 +47,9 @@ def _rows(run: Run) -> Iterator[tuple[str, str]]:
     yield "pretrained network", _described(card)
     if licence := card.get("licence"):
         yield "its licence", str(licence)
-    yield "training items", f"{told['items']:,}, {told['items'] / max(1, told['classes']):.0f} a class"
+    classes = told["classes"] if run.result.get("task") == "classification" else 0
+    each = f", {told['items'] / classes:.0f} a class" if classes else ""
+    yield "training items", f"{told['items']:,}{each}"
     for way in told["tried"]:
         yield f"tried: {WAYS[way['how']]}", f"{way['accuracy']:.1%} of the held-out items"
     asked = ", as measured" if told["tried"] else ""
@@ -72,8 +74,9 @@ def _against(run: Run, scratch: Mapping[str, Any]) -> str:
     own, other = run.result.get(part, {}).get(name), scratch.get(name)
     if own is None or other is None:
         return f"{scratch['model']}, {scratch['epochs']} epochs in {scratch['seconds']:.0f} s"
+    metric = run.headline
     return (
-        f"{run.headline.text(other)} on the {part} part after {scratch['epochs']} epochs in "
-        f"{scratch['seconds']:.0f} s; from the pretrained network {run.headline.text(own)} in "
+        f"{metric.title} {metric.text(other)} on the {part} part after {scratch['epochs']} epochs in "
+        f"{scratch['seconds']:.0f} s; from the pretrained network {metric.text(own)} in "
         f"{run.result['timing']['training']:.0f} s"
     )

@@ -45,26 +45,25 @@ def cached(
         batches of features for each part; and those of the training part as it is judged.
     """
     device = next(model.parameters()).device
-    made: dict[PartName, Feed] = {}
+    size = feeds.batch_size(recipe, "judged")
+    judged: dict[PartName, TensorBatches] = {}
     for part in parts:
-        positions = feeds.drawn(recipe, splits.train) if part == "train" else splits.of(part)
-        judged = feeds.judged(recipe, dataset, positions, preprocessing, device)
+        positions = splits.of(part)
+        items = feeds.judged(recipe, dataset, positions, preprocessing, device)
         targets: list[Tensor] = []
         # In float32 whatever the precision of training is: the final scores are taken on them, too.
-        found = inputs_of(model, _inputs(judged, targets), head)
-        batches = TensorBatches(
-            found, torch.cat(targets), batch_size(recipe, part), recipe.seed, part == "train", positions
-        )
-        made[part] = Feed(batches, device)
-    train = made["train"].batches
-    assert isinstance(train, TensorBatches)
-    clean = TensorBatches(train.inputs, train.targets, batch_size(recipe, "test"), recipe.seed, False)
+        found = inputs_of(model, _inputs(items, targets), head)
+        judged[part] = TensorBatches(found, torch.cat(targets), size, recipe.seed, False, positions)
+    clean = judged["train"]
+    inputs, answers, numbers = clean.inputs, clean.targets, clean.numbers
+    if recipe.data.bootstrap:
+        chosen = feeds.drawn(recipe, torch.arange(len(numbers)))
+        inputs, answers, numbers = (each[chosen.to(each.device)] for each in (inputs, answers, numbers))
+    use = feeds.training_use(recipe)
+    size = feeds.batch_size(recipe, use)
+    train = TensorBatches(inputs, answers, size, recipe.seed, use == "shuffled", numbers)
+    made = {part: Feed(batches, device) for part, batches in {**judged, "train": train}.items()}
     return made, Feed(clean, device)
-
-
-def batch_size(recipe: Recipe, part: PartName) -> int:
-    """Items a batch, as `feeds.make` has them."""
-    return feeds.batch_size(recipe, "shuffled" if part == "train" else "judged")
 
 
 def _inputs(feed: Feed, targets: list[Tensor]) -> Iterator[Tensor]:

@@ -32,7 +32,6 @@ def make(
     """Batches of every part that has items, ready for the model."""
     parts: tuple[PartName, ...] = ("train", "validation", "test")
     maker = _maker(dataset)
-    training: Use = "whole" if is_full_batch(recipe) and not allows_noise(recipe) else "shuffled"
     return {
         part: maker(
             recipe,
@@ -40,11 +39,16 @@ def make(
             drawn(recipe, splits.train) if part == "train" else splits.of(part),
             preprocessing,
             device,
-            training if part == "train" else "judged",
+            training_use(recipe) if part == "train" else "judged",
         )
         for part in parts
         if len(splits.of(part))
     }
+
+
+def training_use(recipe: Recipe) -> Use:
+    """How the training part is gone through."""
+    return "whole" if is_full_batch(recipe) and not allows_noise(recipe) else "shuffled"
 
 
 def drawn(recipe: Recipe, positions: Tensor) -> Tensor:

@@ -19,8 +19,8 @@ from ..transfer.zoo.opening import open_model
 from .data.dataset import Kind
 from .preprocessing_statistics import TrainingPart
 from .preprocessing_steps import Standardize, Step
-from .recipe import Recipe
-from .settings import PRETRAINED
+from .recipe import Layer, Recipe
+from .settings import PRETRAINED, defaults
 
 # Photographs are brought to the network's size, up to this: at 224 pixels a step takes three times as long.
 LARGEST_SIDE = 128
@@ -51,10 +51,34 @@ def open_source(source: str) -> Pretrained:
 
 
 def described(card: Card) -> dict[str, Any]:
-    """The `[model]` section of a run that starts from a network: what makes one of its shape."""
+    """The `[model]` section of a run that starts from a network: what makes one of its shape, in full."""
     if card.architecture in names("model"):
-        return {"name": card.architecture, **card.settings}
+        return {"name": card.architecture, **defaults("model", card.architecture), **card.settings}
     return {"name": PRETRAINED}
+
+
+def refuse_other_model(card: Card, asked: Layer) -> None:
+    """Refuse settings of another network than the one to start from.
+
+    Args:
+        card: of the network.
+        asked: what the person chose themselves; a run that goes on has chosen its own.
+
+    Raises:
+        RecipeError: they say something else of the network; all such settings are told.
+    """
+    own = described(card)
+    problems = [
+        f"model.{key} = {value!r}: {card.name}, which training starts from, is as it is; leave it out"
+        for key, value in asked.get("model", {}).items()
+        if (key, value) != ("name", "auto") and _listed(value) != _listed(own.get(key))
+    ]
+    if problems:
+        raise RecipeError(problems)
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def side_of(card: Card) -> int:
@@ -112,7 +136,17 @@ def fitted(
         adapt_channels(module, shape[0], sample=sample)
     require_size(module, shape)
     replace_head(module, outputs, at=head)
+    if card.architecture in names("model"):
+        _require_makeable(card, shape, outputs)
     return module, head
+
+
+def _require_makeable(card: Card, shape: tuple[int, ...], outputs: int) -> None:
+    """Refuse items that the network takes, but that one of its kind cannot be made for, to load the run."""
+    try:
+        make(card.architecture, shape, outputs, card.settings)
+    except ModelError as error:
+        raise ModelError(f"{card.name} does not take items of shape {shape}: {error}") from error
 
 
 def _with_vocabulary(card: Card, module: nn.Module, characters: Sequence[str]) -> nn.Module:
@@ -122,11 +156,13 @@ def _with_vocabulary(card: Card, module: nn.Module, characters: Sequence[str]) -
             f"{card.name} has a vocabulary of its own: only Ravine's own language models change it"
         )
     made = make(card.architecture, (), len(characters), card.settings)
+    # Of one character more: what has a row for each is larger there.
+    larger = make(card.architecture, (), len(characters) + 1, card.settings).state_dict()
     known = {character: row for row, character in enumerate(card.classes)}
     old, new = module.state_dict(), made.state_dict()
     rows = [(row, known[character]) for row, character in enumerate(characters) if character in known]
     for name, tensor in new.items():
-        if tensor.shape == old[name].shape and len(tensor) != len(characters):
+        if tensor.shape == larger[name].shape:
             tensor.copy_(old[name])
         else:
             for row, before in rows:

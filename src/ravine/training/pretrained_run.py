@@ -9,19 +9,25 @@ from .preprocessing import Preprocessing
 from .preprocessing_steps import Standardize
 from .recipe import file_layer, validate
 from .run_folder import RunFolder
+from .settings import PRETRAINED
 
 
 def open_run(path: Path) -> Pretrained:
     """The network of a run with its best weights, and what is known of it.
 
     Raises:
-        ModelError: its inputs were prepared in a way that other data cannot share.
+        ModelError: its inputs were prepared in a way that other data cannot share; or a hub's library made
+            its network.
         RunError: no run there, no weights yet, or its network was given as an object.
         TrustError: its network is a person's own code.
     """
     folder = RunFolder.open(path)
     module = loading.load(path)
     recipe = validate([file_layer(folder.path / "recipe.toml")])
+    if recipe.model.name == PRETRAINED:
+        raise ModelError(
+            f"{path} went on from {recipe.transfer.source}, whose library made its network: start from that"
+        )
     preprocessing = Preprocessing.load(folder.path)
     spec = preprocessing.spec
     kind = spec["kind"]

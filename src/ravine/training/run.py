@@ -305,14 +305,17 @@ def _from_dataset(
     opened: Pretrained | None = None,
 ) -> Setup:
     recipe = validate([*_named(name, dataset.kind), *layers], code=True)
+    asked = merge(layers)
     opened = opened or _opened(recipe, layers, model)
     if opened is not None:
         pretrained.refuse_kind(opened.card, dataset.kind)
+        pretrained.refuse_other_model(opened.card, asked)
         known = pretrained.described(opened.card)
         settled = [{"data": {"preprocess": "pretrained"}}, *layers, {"model": known}]
         recipe = validate([*_named(name, dataset.kind), *settled], code=True)
+        asked = merge([*layers, {"model": known}])  # nothing else may be made of it
     splits = cut_for(recipe, dataset)
-    resolved = resolve(recipe, dataset, splits, asked=merge(layers))
+    resolved = resolve(recipe, dataset, splits, asked=asked)
     setup = prepare(resolved, dataset, splits, model if isinstance(model, nn.Module) else None, like, opened)
     setup.notes += turned_off(recipe, resolved)
     setup.facts = _facts(dataset, splits)

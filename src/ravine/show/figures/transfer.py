@@ -21,7 +21,8 @@ def probes(run: Run) -> "Figure":
     if not depths:
         raise NothingToDrawError(f"{run.folder} was not probed")
     names = [label(str(depth["name"]), 28) for depth in depths]
-    figure = blank("What each depth knows", "depth, from the input to the head", "", wide=True, height=420)
+    axes = "depth, from the input to the head", "accuracy, similarity"
+    figure = blank("What each depth knows", *axes, wide=True, height=420)
     accuracy = [depth["accuracy"] for depth in depths]
     figure.add_trace(line(names, accuracy, "accuracy of a linear classifier", BLUE, mode="lines+markers"))
     alike = [depth["similarity"] for depth in depths]

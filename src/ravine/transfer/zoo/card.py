@@ -61,6 +61,8 @@ class Card:
         Raises:
             ModelError: keys are missing or unknown.
         """
+        if not isinstance(record, Mapping):
+            raise ModelError(f"{where} is no card of a pretrained network")
         known = {entry.name for entry in fields(cls)}
         missing = {"name", "architecture", "shape", "outputs"} - record.keys()
         if missing or not record.keys() <= known:

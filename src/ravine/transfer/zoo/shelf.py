@@ -5,6 +5,7 @@ Each is a folder with `card.json`, `weights.safetensors` and, if it is known, th
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from importlib import resources
@@ -31,7 +32,8 @@ def own_folder() -> Path:
 def shelves() -> list[Path]:
     """The folders of all networks: Ravine's own first."""
     places = [Path(str(resources.files(__package__))) / "own", own_folder()]
-    return sorted(path.parent for place in places for path in place.glob(f"*/{CARD}"))
+    # What begins with a dot is a draft that a kill left.
+    return [path.parent for place in places for path in sorted(place.glob(f"[!.]*/{CARD}"))]
 
 
 def card_of(folder: Path) -> Card:
@@ -93,8 +95,9 @@ def put(card: Card, weights: Mapping[str, Tensor], recipe: str = "") -> Path:
         ModelError: the name is taken, or no name for a folder.
         RunError: the disk is full, or the place cannot be written.
     """
-    if not card.name or Path(card.name).name != card.name or card.name.startswith("."):
-        raise ModelError(f"{card.name!r} is no name for a network: letters, digits, - and _ are")
+    # No dot and no colon: files and networks of hubs are told by theirs.
+    if not re.fullmatch(r"[\w-]+", card.name):
+        raise ModelError(f"{card.name!r} is no name for a network: use letters, digits, - and _")
     if card.name in {folder.name for folder in shelves()}:
         raise ModelError(f"there is a network {card.name!r} already; give another name")
     place = own_folder() / card.name

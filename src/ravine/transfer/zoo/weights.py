@@ -2,14 +2,12 @@
 
 import hashlib
 import pickle
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -18,6 +16,11 @@ from ...errors import ModelError
 # Where files keep their weights beside what a training left there too.
 _WRAPPINGS = ("state_dict", "model_state_dict", "model", "net")
 _PARALLEL = "module."
+_ZIP = b"PK"
+_PICKLED = (
+    "{path} is refused: it holds pickled objects besides tensors, which could run foreign code. "
+    "Save its state_dict alone, or as .safetensors"
+)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -33,17 +36,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"there is no file {path}")
     try:
         weights = _reader(path)(path)
-    except (
-        SafetensorError,
-        OSError,
-        ValueError,
-        EOFError,
-        RuntimeError,
-        KeyError,
-        zipfile.BadZipFile,
-    ) as error:
-        if isinstance(error, ModelError):
-            raise
+    except (ModelError, MemoryError):
+        raise
+    except Exception as error:  # each reader has many ways to end on a file that is damaged
         raise ModelError(f"{path} is damaged or cut off: {_first_line(error)}. Download it again.") from error
     if not weights:
         raise ModelError(f"{path} holds no tensors")
@@ -70,8 +65,18 @@ def _reader(path: Path) -> Callable[[Path], dict[str, Tensor]]:
 
 
 def _arrays(path: Path) -> dict[str, Tensor]:
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    # Opened here: of an archive that is damaged NumPy would leave the file open.
+    with path.open("rb") as file:
+        if file.read(2) != _ZIP:  # which NumPy would take for a pickle
+            raise ValueError("it is no archive of arrays")
+        file.seek(0)
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        except ValueError as error:
+            if "allow_pickle" not in str(error):
+                raise
+            raise ModelError(_PICKLED.format(path=path)) from error
 
 
 def _torch_file(path: Path) -> dict[str, Tensor]:
@@ -80,15 +85,10 @@ def _torch_file(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         if "GLOBAL" not in str(error) and "Unsupported class" not in str(error):
             raise ValueError("it is no file of weights that torch wrote") from error
-        raise ModelError(
-            f"{path} is refused: it holds pickled objects besides tensors, which could run foreign code. "
-            "Save its state_dict alone, or as .safetensors"
-        ) from error
-    while isinstance(found, Mapping):
-        inner = next((found[key] for key in _WRAPPINGS if isinstance(found.get(key), Mapping)), None)
-        if inner is None:
-            break
-        found = inner
+        raise ModelError(_PICKLED.format(path=path)) from error
+    for _ in _WRAPPINGS:  # not without end: a mapping may hold itself
+        if isinstance(found, Mapping):
+            found = next((found[key] for key in _WRAPPINGS if isinstance(found.get(key), Mapping)), found)
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
         raise ModelError(f"{path} holds no state_dict: names with a tensor each")
     return {str(name): tensor.detach() for name, tensor in found.items()}

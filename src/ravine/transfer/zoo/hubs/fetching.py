@@ -1,6 +1,7 @@
 """A pretrained network's folder: a local one, or one fetched from the Hugging Face hub."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from .libraries import library, reason, told
 # No pickles, no code, and nothing of the copies for other programs that lie in folders of their own.
 _FILES = ("config.json", "preprocessor_config.json", "README.md", "model*.safetensors*")
 _OTHERS = ("*/*",)
+
+_REPOSITORY = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,9 @@ def fetched(hub: str, name: str, repository: str | None = None) -> Place:
     shown = f"{hub}:{name}"
     folder = Path(name).expanduser()
     source = name
-    if not folder.is_dir():
-        if not name or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
-            raise ModelError(f"{shown}: there is no such folder")
+    if not name or not folder.is_dir():
+        if not _REPOSITORY.fullmatch(name):
+            raise ModelError(f"{shown}: there is no such folder, and it is no name on the hub")
         repository = repository or name
         folder = _downloaded(shown, hub, repository)
         source = f"https://huggingface.co/{repository}"

@@ -22,7 +22,8 @@ def library(name: str) -> Any:
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
-        raise ModelError(f'{error.name} is not installed: pip install "ravine[zoo]"') from error
+        missing = (error.name or name).partition(".")[0]
+        raise ModelError(f'{missing} is not installed: pip install "ravine[zoo]"') from error
     except Exception as error:
         raise ModelError(
             f"{name.partition('.')[0]} is installed but cannot be loaded: {reason(error)}. It and what it "

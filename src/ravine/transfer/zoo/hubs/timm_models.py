@@ -45,8 +45,12 @@ def build_network(settings: Mapping[str, Any]) -> nn.Module:
     """
     timm = library("timm")
     name, config, arguments = (settings[key] for key in ("architecture", "pretrained_cfg", "model_args"))
+    if not timm.is_model(name):  # timm itself would look on the hub for what a card calls hf-hub:...
+        raise ModelError(f"the network {name} cannot be built by timm {timm.__version__}: it has none")
     with told(f"the network {name} cannot be built by timm"):
-        network: nn.Module = timm.create_model(name, pretrained_cfg=dict(config), **arguments)
+        network: nn.Module = timm.create_model(
+            name, pretrained=False, pretrained_cfg=dict(config), **arguments
+        )
     return network
 
 
@@ -57,7 +61,7 @@ def _repository(timm: Any, name: str) -> str | None:
     if not timm.is_model(name):
         hint = nearest(name, timm.list_models(pretrained=True))
         raise ModelError(f"timm:{name} is neither a local folder nor a network that timm has{hint}")
-    with told(f"timm has no weights of {name}"):
+    with told(f"timm:{name} has no weights"):
         repository: str | None = timm.models.get_pretrained_cfg(name, allow_unregistered=False).hf_hub_id
     if not repository:
         raise ModelError(f"timm:{name} has no weights as safetensors on the hub")

@@ -1,0 +1,266 @@
+"""Fine-tuning: measured on the training part alone, decided by held-out items, compared with from scratch."""
+
+import importlib
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from sklearn.datasets import load_digits
+
+from ravine.errors import ModelError, RecipeError, RunError
+from ravine.lab.transfer import advice, finetune
+from ravine.lab.transfer.probes import probe
+from ravine.training import run as runs
+from ravine.training.load import load_predictor
+from ravine.training.recipe import file_layer, validate
+from ravine.transfer import depths
+
+# `ravine.lab.transfer.finetune` is the function.
+FINETUNE = importlib.import_module("ravine.lab.transfer.finetune")
+SHORT = {"stop": {"epochs": 2}}
+
+
+@pytest.fixture(autouse=True)
+def zoo(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAVINE_ZOO", str(tmp_path / "zoo"))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A network that knows the digits from 5 to 9."""
+    folder = tmp_path_factory.mktemp("source")
+    digits = load_digits()
+    high = digits.target >= 5
+    np.savez(folder / "high.npz", x=(digits.images[high] * 15).astype(np.uint8), y=digits.target[high] - 5)
+    settings = [{"model": {"name": "resnet", "width": 8, "blocks": [1, 1]}, **SHORT}]
+    return str(runs.train(None, folder / "high.npz", settings=settings, out=folder / "high").folder)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Some of the digits from 0 to 2."""
+    path = tmp_path_factory.mktemp("data") / "low.npz"
+    digits = load_digits()
+    low = np.flatnonzero(digits.target <= 2)[:240]
+    np.savez(path, x=(digits.images[low] * 15).astype(np.uint8), y=digits.target[low])
+    return path
+
+
+@pytest.fixture(scope="module")
+def measured(source, data, tmp_path_factory):
+    """A run whose way was measured, what was told, and the short trainings."""
+    told, fleets = [], []
+    original = advice.Fleet
+
+    def kept(*arguments, **options):
+        fleets.append(original(*arguments, **options))
+        return fleets[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(advice, "Fleet", kept)
+        out = tmp_path_factory.mktemp("auto") / "run"
+        folder = finetune(data, source, settings=[SHORT], out=out, tell=told.append)
+    return folder, told, fleets
+
+
+def record_of(folder):
+    return json.loads((folder / "transfer.json").read_text())
+
+
+def recipe_of(folder):
+    return validate([file_layer(folder / "recipe.toml")])
+
+
+def from_source(source):
+    return {"transfer": {"source": source}}
+
+
+def test_what_was_measured_is_recorded(measured, source, data):
+    folder, told, _ = measured
+    record = record_of(folder)
+    card = record["card"]
+    assert (card["architecture"], card["source"], card["data"]) == ("resnet", source, "high")
+    result = json.loads((folder / "result.json").read_text())
+    assert (
+        record["asked"] == "auto" and record["items"] == result["items"]["train"] and record["classes"] == 3
+    )
+    setup = runs.make_setup(None, data, "finetune", settings=[from_source(source)])
+    sample = torch.zeros(2, 1, 8, 8)
+    assert [depth["name"] for depth in record["depths"]] == depths(setup.network, sample)
+    for depth in record["depths"]:
+        assert 1 / 3 < depth["accuracy"] <= 1 and 0 <= depth["similarity"] <= 1
+    assert [way["how"] for way in record["tried"]] == ["head", "top", "all"]
+    assert record["measuring"] > 0
+    best = max(record["depths"], key=lambda depth: depth["accuracy"])
+    assert f"{best['accuracy']:.1%} on those of {best['name']}, the best" in told[0]
+    for way, sentence in zip(record["tried"], told[1:4], strict=True):
+        assert sentence == f"{way['how']}: {way['accuracy']:.1%} of the held-out items"
+    assert told[5].startswith("from scratch for as long")
+
+
+def test_the_best_on_held_out_items_is_what_is_trained(measured):
+    folder, told, _ = measured
+    record = record_of(folder)
+    best = max(record["tried"], key=lambda way: (way["accuracy"], -way["loss"]))
+    assert told[4] == f"trained: {best['how']}"
+    assert record["train"] == best["train"] == recipe_of(folder).transfer.train
+
+
+def test_ways_are_tried_on_the_training_items_alone(measured, source, data):
+    """The test part is that of the run; of its other items 30 % of all are held out."""
+    _, _, (fleet,) = measured
+    setup = runs.make_setup(None, data, "finetune", settings=[from_source(source)])
+    test = set(setup.splits.test.tolist())
+    for member in fleet.members:
+        splits = member.setup.splits
+        assert set(splits.test.tolist()) == test
+        judged, trained = set(splits.validation.tolist()), set(splits.train.tolist())
+        assert not judged & trained and not (judged | trained) & test
+        assert len(judged) == pytest.approx(0.3 * 240, abs=3)
+        assert member.setup.recipe.stop.epochs == 2
+
+
+def test_the_run_from_scratch_is_there_and_whole(measured):
+    folder, *_ = measured
+    scratch, record = folder / "scratch", record_of(folder)["scratch"]
+    result = json.loads((scratch / "result.json").read_text())
+    assert result["test"].items() <= record.items()
+    assert record["model"] == recipe_of(scratch).model.name == recipe_of(folder).model.name == "resnet"
+    assert record["epochs"] == result["epochs"] and record["seconds"] == result["timing"]["training"]
+    splits = [json.loads((place / "splits.json").read_text()) for place in (scratch, folder)]
+    assert splits[0] == splits[1]
+    recipes = [recipe_of(place) for place in (scratch, folder)]
+    assert not recipes[0].transfer.source and recipes[0].model.settings == recipes[1].model.settings
+    assert recipes[0].data.preprocess != "pretrained", "it knows nothing of the other images"
+    assert load_predictor(scratch)(torch.zeros(1, 1, 8, 8, dtype=torch.uint8)).shape == (1, 3)
+
+
+def same(one, other):
+    return one.shape == other.shape and torch.equal(one, other)
+
+
+def trains(name, how, record):
+    """Whether a way trains a weight: "top" those above the depth that is best, the last left out."""
+    if how != "top":
+        return how == "all" or name.startswith("head.")
+    best = max(record["depths"][:-1], key=lambda depth: depth["accuracy"])["name"]
+    stretches = {"stem": "stem.", "stages.stage1.block1": "stages.stage1.", "pool": "stages.stage2."}
+    frozen = list(stretches.values())[: list(stretches).index(best) + 1]
+    return not name.startswith(tuple(frozen))
+
+
+@pytest.mark.parametrize("how", ["head", "top", "all"])
+def test_a_way_that_was_asked_for(source, data, tmp_path, how):
+    folder = finetune(data, source, how, settings=[SHORT], out=tmp_path / "run")
+    record, recipe = record_of(folder), recipe_of(folder)
+    assert record["asked"] == how and record["tried"] == [] and len(record["depths"]) > 1
+    assert record["train"] == recipe.transfer.train and recipe.transfer.source == source
+    before, after = (load_file(f"{place}/model.safetensors") for place in (source, folder))
+    moved = {name.rpartition(".")[0] for name in before if not same(before[name], after[name])}
+    assert moved == {name.rpartition(".")[0] for name in before if trains(name, how, record)}
+    assert bool(recipe.augment) == (how != "head"), "features of a frozen body are worked out once"
+    assert (folder / "scratch" / "result.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("scores", "taken"),
+    [
+        ({"head": (0.9, 1.0), "top": (0.8, 0.1), "all": (0.7, 0.1)}, "head"),
+        ({"head": (0.5, 1.0), "top": (0.8, 0.9), "all": (0.7, 0.1)}, "top"),
+        ({"head": (0.5, 1.0), "top": (0.8, 0.9), "all": (0.81, 2.0)}, "all"),
+        ({"head": (0.8, 0.5), "top": (0.8, 0.4), "all": (0.8, 0.6)}, "top"),
+        ({"head": (0.0, float("inf")), "top": (0.0, float("inf")), "all": (0.3, 1.0)}, "all"),
+    ],
+)
+def test_auto_takes_the_candidate_with_the_best_held_out_accuracy(
+    source, data, tmp_path, monkeypatch, scores, taken
+):
+    """Of equal ones that with the least loss."""
+
+    def made_up(ways, *_, **__):
+        return [advice.Candidate(how, way["transfer"]["train"], *scores[how]) for how, way in ways]
+
+    monkeypatch.setattr(advice, "test", made_up)
+    monkeypatch.setattr(FINETUNE, "_from_scratch", lambda *_: {})
+    folder = finetune(data, source, settings=[{"stop": {"epochs": 1}}], out=tmp_path / "run")
+    record = record_of(folder)
+    (way,) = (way for way in record["tried"] if way["how"] == taken)
+    assert record["train"] == way["train"] == recipe_of(folder).transfer.train
+    assert [each["accuracy"] for each in record["tried"]] == [score for score, _ in scores.values()]
+
+
+def test_what_a_person_said_of_the_layers_is_not_tried_against(source, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(advice, "test", None)
+    settings = [SHORT, {"transfer": {"train": "stages.stage2"}}]
+    folder = finetune(data, source, settings=settings, out=tmp_path / "run")
+    assert record_of(folder)["train"] == recipe_of(folder).transfer.train == "stages.stage2"
+    with pytest.raises(RecipeError, match=r"transfer\.train: --how head says it, too"):
+        finetune(data, source, "head", settings=settings, out=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_probes_are_on_the_training_part_alone(source, data):
+    """Whatever the other items and their classes are, they say the same."""
+    setup = runs.make_setup(None, data, "finetune", settings=[from_source(source)])
+    found = probe(setup)
+    others = torch.cat((setup.splits.validation, setup.splits.test))
+    setup.dataset.inputs[others] = 255 - setup.dataset.inputs[others]
+    setup.dataset.targets[others] = (setup.dataset.targets[others] + 1) % 3
+    assert probe(setup) == found
+    setup.dataset.inputs[setup.splits.train] = 0
+    blind = probe(setup)
+    assert all(depth.accuracy < 0.6 and depth.similarity == 0 for depth in blind)
+    assert found[-1].accuracy > 0.8
+
+
+def test_a_failure_from_scratch_loses_nothing(source, data, tmp_path, monkeypatch):
+    def fails(*_):
+        raise RunError("the disk is full")
+
+    monkeypatch.setattr(FINETUNE, "_from_scratch", fails)
+    with pytest.raises(RunError, match="the disk is full"):
+        finetune(data, source, "all", settings=[SHORT], out=tmp_path / "run")
+    assert record_of(tmp_path / "run")["train"] == "all"
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["test"]
+
+
+def test_what_is_there_is_not_written_over(source, data, tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(runs, "make_setup", None)
+    with pytest.raises(RunError, match="exists already"):
+        finetune(data, source, out=tmp_path / "run")
+
+
+def test_a_source_that_is_not_there(data, tmp_path):
+    with pytest.raises(ModelError, match="there is no pretrained network 'nothing'"):
+        finetune(data, "nothing", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_values_of_images_train_all_layers(source, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (120, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "values.npz", x=pixels, y=pixels.mean((1, 2)) / 7)
+    with pytest.raises(ModelError, match="--how top is for images to classify: train all"):
+        finetune(tmp_path / "values.npz", source, "top", settings=[SHORT], out=tmp_path / "run")
+    folder = finetune(tmp_path / "values.npz", source, settings=[SHORT], out=tmp_path / "run")
+    record = record_of(folder)
+    assert (record["train"], record["depths"], record["tried"], record["classes"]) == ("all", [], [], 0)
+    assert record["scratch"]["rmse"] > 0
+
+
+def test_text_trains_whole_and_has_no_head(tmp_path):
+    (tmp_path / "one.txt").write_text("abc abd bad cab dab. " * 60)
+    (tmp_path / "two.txt").write_text("zab zad baz. " * 100)
+    tiny = {"model": {"name": "transformer", "width": 16, "depth": 1, "heads": 2, "context": 16}, **SHORT}
+    source = str(runs.train(None, tmp_path / "one.txt", settings=[tiny], out=tmp_path / "one").folder)
+    for how in ("head", "top"):
+        with pytest.raises(ModelError, match=f"--how {how} is for images to classify"):
+            finetune(tmp_path / "two.txt", source, how, settings=[SHORT], out=tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+    folder = finetune(tmp_path / "two.txt", source, settings=[SHORT], out=tmp_path / "run")
+    record = record_of(folder)
+    assert (record["train"], record["depths"], record["tried"]) == ("all", [], [])
+    assert record["card"]["kind"] == "text" and record["scratch"]["model"] == "transformer"
+    assert recipe_of(folder / "scratch").model.settings == recipe_of(folder).model.settings
