@@ -21,7 +21,7 @@ from .worker import Order, Share, work
 METHOD = "fork" if sys.platform == "linux" else "spawn"
 # Seconds until a fork trains; and until a new process has started Python and loaded torch and Ravine, while
 # others do the same: 1.4 s of work on a core of 2024, before its members are made.
-FORK, SPAWN = 0.1, 3.0
+FORK, SPAWN = 0.05, 3.0
 # A process that ends without a new checkpoint is started again so many times.
 RETRIES = 3
 
