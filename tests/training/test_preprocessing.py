@@ -71,7 +71,8 @@ def covariance(x: Tensor) -> Tensor:
 
 
 def test_the_steps_are_registered() -> None:
-    assert set(STEPS) == set(names("preprocessing"))
+    # "pretrained" learns nothing from the data: tests/training/test_pretrained.py
+    assert set(STEPS) == set(names("preprocessing")) - {"pretrained"}
 
 
 def test_pixels_are_scaled_and_nothing_else() -> None:
