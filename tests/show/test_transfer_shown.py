@@ -22,6 +22,7 @@ RECORD = {
     },
     "asked": "auto",
     "train": "stages.stage3",
+    "body": 0.3,
     "items": 1150,
     "classes": 10,
     "depths": [
@@ -72,6 +73,7 @@ def test_the_section(run):
         "tried: the layers above the best depth 93.4% of the held-out items",
         "tried: all layers 90.0% of the held-out items",
         "trained stages.stage3 and what follows it, as measured",
+        "rate of the pretrained layers 0.3 of the head's",
         f"from scratch {AGAINST}",
         "The table of advice",
         "linear CKA",
@@ -105,7 +107,8 @@ def test_the_lines_of_the_terminal(run):
 )
 def test_a_way_that_was_asked_for_was_not_measured(run, train, told):
     text = words(section_of(written(run, train=train, tried=[])))
-    assert f"trained {told} from scratch" in text
+    rate = "" if train == "head" else "rate of the pretrained layers 0.3 of the head's "
+    assert f"trained {told} {rate}from scratch" in text
     assert "tried" not in text and "as measured" not in text and "table of advice" not in text
 
 
@@ -131,7 +134,10 @@ def test_text_and_values_are_not_probed(tmp_path):
         train="all", depths=[], tried=[], items=282, classes=0, scratch={**scratch, "rmse": 61.0},
     )  # fmt: skip
     text = words(section_of(values))
-    assert "training items 282 trained all layers from scratch root mean squared error 61.00 on" in text
+    rate = "rate of the pretrained layers 0.3 of the head's"
+    assert (
+        f"training items 282 trained all layers {rate} from scratch root mean squared error 61.00 on" in text
+    )
     with pytest.raises(NothingToDrawError, match="was not probed"):
         figures.probes(read_run(values))
 

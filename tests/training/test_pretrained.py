@@ -572,3 +572,19 @@ def test_values_are_predicted_from_images(tmp_path):
     torch.testing.assert_close(ends[0]["head.weight"], ends[1]["head.weight"], rtol=1e-4, atol=1e-5)
     answers = predict(load_predictor(run.folder), torch.from_numpy(pixels[:6]).unsqueeze(1))
     assert answers.shape == (6,) and 100 < answers.mean() < 220, "in the units of the targets"
+
+
+def test_what_two_runs_share_is_what_both_would_prepare():
+    """Pixels as each one's own network knows them, and no features of a head in place of the images."""
+    quick = {"augment": [], "stop": {"epochs": 1}}
+
+    def made(source, train, like=None):
+        transfer = {"transfer": {"source": source, "train": train}}
+        return runs.make_setup(None, "digits", settings=[quick, transfer], like=like)
+
+    def first(setup):
+        return next(iter(setup.feeds["train"].epoch(0)))[0]
+
+    head = made("ravine-fashion", "head")
+    for source, like in (("ravine-fashion", head), ("ravine-cifar10", made("ravine-fashion", "all"))):
+        torch.testing.assert_close(first(made(source, "all", like)), first(made(source, "all")))

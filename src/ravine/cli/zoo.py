@@ -85,7 +85,7 @@ def add(
     else:
         if shape is None or outputs is None:
             raise RavineError("--architecture needs --shape and --outputs, too")
-        sizes = tuple(int(size) for size in _numbers(shape, "shape", 3, least=1))
+        sizes = tuple(map(int, _numbers(shape, "shape", 3, least=1, whole=True)))
         channels = sizes[0]
         card = Card(
             name=name,
@@ -130,13 +130,15 @@ def check() -> None:
         raise ModelError(f"{bad} of {len(shelves())} networks cannot be used")
 
 
-def _numbers(text: str, option: str, count: int, *, least: float) -> tuple[float, ...]:
+def _numbers(text: str, option: str, count: int, *, least: float, whole: bool = False) -> tuple[float, ...]:
     try:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
         numbers = ()
-    if len(numbers) != count or not all(least <= number < float("inf") for number in numbers):
+    fine = all(least <= number < float("inf") and (not whole or number == int(number)) for number in numbers)
+    if len(numbers) != count or not fine:
+        told = "whole numbers" if whole else "numbers"
         raise RavineError(
-            f"--{option} {text!r}: write {count} numbers, at least {least:g}, with commas between"
+            f"--{option} {text!r}: write {count} {told}, at least {least:g}, with commas between"
         )
     return numbers

@@ -54,6 +54,8 @@ def _rows(run: Run) -> Iterator[tuple[str, str]]:
         yield f"tried: {WAYS[way['how']]}", f"{way['accuracy']:.1%} of the held-out items"
     asked = ", as measured" if told["tried"] else ""
     yield "trained", f"{_ways(told)}{asked}"
+    if told["train"] != "head":
+        yield "rate of the pretrained layers", f"{told['body']:g} of the head's"
     if scratch := told.get("scratch"):
         yield "from scratch", _against(run, scratch)
 

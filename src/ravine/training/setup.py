@@ -159,7 +159,9 @@ def prepare(
         RavineError: the device is missing, or the preprocessing cannot be fitted.
     """
     device = choose_device(recipe.device)
-    if like is not None and like.preprocessing is not None and _same_items(like.recipe, recipe):
+    # Where only a head trains, the other's batches are of features.
+    shared = like is not None and like.whole is None and _same_items(like.recipe, recipe)
+    if shared and like is not None and like.preprocessing is not None:
         preprocessing, parts = like.preprocessing, feeds.reseeded(like.feeds, recipe.seed)
     else:
         own = None
@@ -231,7 +233,8 @@ def _same_items(one: Recipe, other: Recipe) -> bool:
     """Whether two runs on the same parts see the same items in batches of the same size."""
     drawn = one.data.bootstrap and one.seed != other.seed
     data = [each.data.model_copy(update={"split": each.split_seed}) for each in (one, other)]
-    return not drawn and data[0] == data[1] and (one.augment, one.device) == (other.augment, other.device)
+    alike = [(each.augment, each.device, each.transfer.source) for each in (one, other)]
+    return not drawn and data[0] == data[1] and alike[0] == alike[1]
 
 
 def assemble(

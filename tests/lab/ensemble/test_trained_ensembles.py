@@ -85,34 +85,30 @@ def test_a_damaged_record_of_a_training_is_named(tmp_path):
         trained(tmp_path / "out")
 
 
-def test_snapshots_are_the_weights_at_the_end_of_each_fall(tmp_path):
-    ensemble = trained(tmp_path / "out", how="snapshot")
+def kept_after(ensemble, epochs):
+    """The run of each member until its epoch, whose weights are those that were kept."""
     record, members = folders(ensemble)
-    assert [member["name"] for member in record["members"]] == [f"after epoch {epoch}" for epoch in (2, 4, 6)]
-    for epoch, folder in zip((2, 4, 6), members, strict=True):
+    assert [member["name"] for member in record["members"]] == [f"after epoch {epoch}" for epoch in epochs]
+    for epoch, folder in zip(epochs, members, strict=True):
         until = Fleet(None, "wine", [{}], folder / "recipe.toml", settings=[{"stop": {"epochs": epoch}}])
         until.run()
         kept, then = load_file(folder / "model.safetensors"), until.members[0].setup.model.state_dict()
         assert all(torch.equal(kept[name], tensor) for name, tensor in then.items())
-        schedule, state = until.members[0].setup.schedule, until.members[0].state
-        assert schedule.factor(state.step - 1) < 0.1 and schedule.factor(state.step) == 1.0
+        yield until.members[0]
+
+
+def test_snapshots_are_the_weights_at_the_end_of_each_fall(tmp_path):
+    for member in kept_after(trained(tmp_path / "out", how="snapshot"), (2, 4, 6)):
+        schedule, step = member.setup.schedule, member.state.step
+        assert schedule.factor(step - 1) < 0.1 and schedule.factor(step) == 1.0
 
 
 def test_fast_geometric_snapshots_are_where_the_rate_is_low(tmp_path):
-    """Six epochs, three members: the first three and a cycle of one or two for each other member."""
-    ensemble = trained(tmp_path / "out", how="geometric")
-    record, members = folders(ensemble)
-    assert [member["name"] for member in record["members"]] == [f"after epoch {epoch}" for epoch in (2, 4, 6)]
-    for epoch, folder in zip((2, 4, 6), members, strict=True):
-        until = Fleet(None, "wine", [{}], folder / "recipe.toml", settings=[{"stop": {"epochs": epoch}}])
-        until.run()
-        kept, then = load_file(folder / "model.safetensors"), until.members[0].setup.model.state_dict()
-        assert all(torch.equal(kept[name], tensor) for name, tensor in then.items())
-        schedule, state = until.members[0].setup.schedule, until.members[0].state
-        assert schedule.factor(state.step) == pytest.approx(0.005)
-        assert schedule.factor(state.step - until.members[0].setup.steps_per_epoch) == pytest.approx(
-            0.5, abs=0.1
-        )
+    """Six epochs, three members: two epochs, and a cycle of two for each other member."""
+    for member in kept_after(trained(tmp_path / "out", how="geometric"), (2, 4, 6)):
+        schedule, step = member.setup.schedule, member.state.step
+        assert schedule.factor(step) == pytest.approx(0.005)
+        assert schedule.factor(step - member.setup.steps_per_epoch) == pytest.approx(0.5, abs=0.1)
 
 
 def test_an_average_is_the_mean_of_the_last_weights_of_one_run(tmp_path):

@@ -82,6 +82,7 @@ def finetune(
         "card": setup.card and setup.card.to_json(),
         "asked": how,
         "train": {"train": setup.recipe.transfer.train, **way.get("transfer", {})}["train"],
+        "body": setup.recipe.transfer.body,
         "items": trained.result["items"]["train"],
         "classes": len(trained.result["classes"]),
         "depths": [asdict(depth) for depth in found],
