@@ -7,11 +7,13 @@ above the depth that a probe finds best, all at 0.3 of the head's rate, and all 
 accuracy, the mean of the seeds and their range.
 
     python benchmarks/transfer.py [--pairs signs fashion cifar] [--seeds 3] [--draw transfer.html]
+
+It takes hours: with --keep FILE a run that was stopped goes on where it was.
 """
 
 import argparse
+import json
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -135,28 +137,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--pairs", nargs="+", choices=list(PAIRS), default=list(PAIRS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--most", type=int, default=COUNTS[-1], help="images a class, at most")
+    parser.add_argument("--counts", type=int, nargs="+", default=COUNTS, help="images a class")
+    parser.add_argument("--keep", type=Path, metavar="JSON", help="what was found, and is not measured again")
     parser.add_argument("--draw", type=Path, metavar="HTML")
     options = parser.parse_args()
     torch.set_num_threads(2)
+    kept = json.loads(options.keep.read_text()) if options.keep and options.keep.exists() else {}
     found: dict[str, dict[int, Mapping[str, list[float]]]] = {}
     with tempfile.TemporaryDirectory() as place:
         for name in options.pairs:
             pair = PAIRS[name]
-            print(f"\n{pair.told}\n| images a class | {' | '.join(WAYS)} | |\n|{' --- |' * (len(WAYS) + 2)}")
-            found[name] = {}
-            for count in pair.counts:
-                if count > options.most:
-                    continue
-                started = time.perf_counter()
-                own = accuracies(pair, pair.data(Path(place), count), options.seeds)
-                found[name][count] = own
+            print(f"\n{pair.told}\n| images a class | {' | '.join(WAYS)} |\n|{' --- |' * (len(WAYS) + 1)}")
+            for count in sorted(set(pair.counts) & set(options.counts)):
+                own = kept.get(f"{name} {count}")
+                if own is None:
+                    own = accuracies(pair, pair.data(Path(place), count), options.seeds)
+                    kept[f"{name} {count}"] = own
+                    if options.keep:
+                        options.keep.write_text(json.dumps(kept, indent=1))
+                found.setdefault(name, {})[count] = own
                 cells = [
                     f"{sum(own[way]) / len(own[way]):.1%} ({min(own[way]):.1%} to {max(own[way]):.1%})"
                     for way in WAYS
                 ]
-                taken = time.perf_counter() - started
-                print(f"| {count} | {' | '.join(cells)} | {taken:.0f} s |", flush=True)
+                print(f"| {count} | {' | '.join(cells)} |", flush=True)
     if options.draw:
         draw(options.draw, found)
 

@@ -50,6 +50,8 @@ def choose(members: Sequence[Member]) -> Choice:
         MemoryError, RuntimeError: so many at once do not fit into the memory (`memory.is_memory_error`).
     """
     first = members[0]
+    if len(members) == 1:
+        return Choice("in turn", "there is one of its kind")
     inputs, targets = next(iter(first.setup.feeds["train"].epoch(0)))
     state = torch.get_rng_state()
     try:

@@ -128,9 +128,9 @@ class StackedGroup:
         shelves = [member.setup.feeds["train"].shelf for member in self.members]
         first = shelves[0]
         if first is not None and all(own is not None and own.inputs is first.inputs for own in shelves):
-            orders = (own.positions(epoch, start) for own in shelves if own is not None)
-            for positions in zip(*orders, strict=True):
-                chosen = torch.cat(positions).to(first.inputs.device)
+            orders = torch.stack([own.order(epoch) for own in shelves if own is not None])
+            for positions in first.cut(orders, start, dim=1):
+                chosen = positions.reshape(-1).to(first.inputs.device)
                 inputs, targets = (kept.index_select(0, chosen) for kept in (first.inputs, first.targets))
                 members = len(self.members)
                 yield inputs.unflatten(0, (members, -1)), targets.unflatten(0, (members, -1))

@@ -8,7 +8,7 @@ resumes in the middle of an epoch.
 import copy
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, Self, runtime_checkable
 
@@ -111,37 +111,30 @@ class TensorBatches:
         """The batches of an epoch, without the first `start` of them."""
         if not self.shuffle:
             return self._views(self.inputs, self.targets, start)
-        order = epoch_order(self.seed, epoch, len(self.inputs)).to(self.inputs.device)
+        order = self.order(epoch).to(self.inputs.device)
         targets = self.targets.index_select(0, order)
         if self.inputs.nbytes <= SMALL_BYTES:
             return self._views(self.inputs.index_select(0, order), targets, start)
         return self._gathered(order, targets, start)
 
-    def positions(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
-        """Where in `inputs` the items of each batch are."""
+    def order(self, epoch: int) -> Tensor:
+        """Where in `inputs` the items of an epoch are, one after the other."""
         items = len(self.inputs)
-        order = epoch_order(self.seed, epoch, items) if self.shuffle else torch.arange(items)
-        return (chosen for chosen, _ in self._views(order, order, start))
+        return epoch_order(self.seed, epoch, items) if self.shuffle else torch.arange(items)
 
     def item_numbers(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
         """The numbers of the items of each batch."""
-        return (self.numbers[chosen] for chosen in self.positions(epoch, start))
+        return map(self.numbers.__getitem__, self.cut(self.order(epoch), start))
 
-    def _sizes(self, start: int) -> tuple[int, list[int]]:
-        """Where batch `start` begins, and the sizes of it and the following."""
+    def cut(self, items: Tensor, start: int = 0, dim: int = 0) -> Sequence[Tensor]:
+        """Views of the batches from `start` on: of a tensor with an epoch's items in order along `dim`."""
         begins = [0, *self._ends]
-        return begins[min(start, len(self._ends))], [
-            end - begin for begin, end in zip(begins[start:], self._ends[start:], strict=False)
-        ]
+        begin = begins[min(start, len(self._ends))]
+        sizes = [end - own for own, end in zip(begins[start:], self._ends[start:], strict=False)]
+        return items.narrow(dim, begin, sum(sizes)).split_with_sizes(sizes, dim)
 
     def _views(self, inputs: Tensor, targets: Tensor, start: int) -> Iterator[Batch]:
-        begin, sizes = self._sizes(start)
-        length = sum(sizes)
-        return zip(
-            inputs.narrow(0, begin, length).split_with_sizes(sizes),
-            targets.narrow(0, begin, length).split_with_sizes(sizes),
-            strict=True,
-        )
+        return zip(self.cut(inputs, start), self.cut(targets, start), strict=True)
 
     def _gathered(self, order: Tensor, targets: Tensor, start: int) -> Iterator[Batch]:
         for chosen, answers in self._views(order, targets, start):
