@@ -9,9 +9,12 @@ import torch
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
-from ravine.errors import ModelError, RecipeError, RunError
+from ravine.errors import Interrupted, ModelError, RecipeError, RunError
 from ravine.lab.transfer import advice, finetune
 from ravine.lab.transfer.probes import probe
+from ravine.show.report import write_report
+from ravine.show.run import read_run
+from ravine.training import loop as loops
 from ravine.training import run as runs
 from ravine.training.load import load_predictor
 from ravine.training.recipe import file_layer, validate
@@ -224,6 +227,36 @@ def test_a_failure_from_scratch_loses_nothing(source, data, tmp_path, monkeypatc
         finetune(data, source, "all", settings=[SHORT], out=tmp_path / "run")
     assert record_of(tmp_path / "run")["train"] == "all"
     assert json.loads((tmp_path / "run" / "result.json").read_text())["test"]
+
+
+def test_what_was_measured_is_there_when_the_training_is_stopped(source, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(loops, "TICK_SECONDS", 0.0)
+    between = loops.Loop.between_steps
+
+    def stop(self, *arguments):
+        self.stop.signum = 15
+        between(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loops.Loop, "between_steps", stop)
+        with pytest.raises(Interrupted):
+            finetune(data, source, "top", settings=[SHORT], out=tmp_path / "run")
+    record = record_of(tmp_path / "run")
+    assert record["depths"] and record["train"] == recipe_of(tmp_path / "run").transfer.train != "all"
+    runs.resume(tmp_path / "run")
+    assert record_of(tmp_path / "run") == record
+    assert read_run(tmp_path / "run").transfer == record
+    write_report(tmp_path / "run")
+
+
+def test_data_are_opened_once_beside_the_trials(source, data, tmp_path, monkeypatch):
+    opened = []
+    original = runs.open_data
+    monkeypatch.setattr(runs, "open_data", lambda *given: opened.append(given) or original(*given))
+    finetune(data, source, "head", settings=[SHORT], out=tmp_path / "head")
+    assert len(opened) == 1
+    finetune(data, source, "auto", settings=[SHORT], out=tmp_path / "auto")
+    assert len(opened) == 3
 
 
 def test_what_is_there_is_not_written_over(source, data, tmp_path, monkeypatch):

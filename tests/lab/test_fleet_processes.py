@@ -448,6 +448,25 @@ class Clock:
         return go
 
 
+def test_a_look_at_too_many_at_once_is_at_half_of_them(monkeypatch):
+    """Of a part of four; its time is that of two, twice."""
+    looked = []
+
+    def way(group):
+        looked.append(len(group))
+        if len(group) > 2:
+            raise MemoryError
+        return Choice("stacked", "measured", {"stacked": 1.0, "in turn": 3.0})
+
+    fleet = Fleet("mlp", "wine", 8, settings=[{"precision": "fp32"}])
+    found = sharing.spread([fleet.members], 2, way, "workers")
+    assert looked == [4, 2]
+    assert [len(share) for share in found.shares] == [4, 4]
+    assert [choice.seconds for choice in found.choices.values()] == [{"stacked": 2.0, "in turn": 6.0}] * 2
+    with pytest.raises(MemoryError):
+        sharing.spread([fleet.members[:2]], 2, lambda group: way(fleet.members), "workers")
+
+
 @pytest.mark.parametrize(
     ("stacked", "single", "batches", "stacks"),
     [

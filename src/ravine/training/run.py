@@ -81,10 +81,37 @@ def train(
     began = time.perf_counter()
     if out is not None:
         RunFolder.refuse_existing(Path(out))
-    source = str(data) if isinstance(data, str | Path) else None
     with memory_told():
         setup = make_setup(model, data, recipe, settings=settings, trust=trust)
-        folder = new_folder(Path(out) if out else default_path(setup.facts["data"]), setup, source)
+    return start(setup, data, out, progress=progress, began=began)
+
+
+def start(
+    setup: Setup,
+    data: Any,
+    out: str | Path | None = None,
+    *,
+    records: Mapping[str, Any] = {},
+    progress: Progress = SILENT,
+    began: float | None = None,
+) -> Run:
+    """Train what `make_setup` made of these data, and leave a run folder.
+
+    Args:
+        setup: that nothing has trained yet.
+        data: as for `train`; what resumes the run opens it again.
+        out: as for `train`.
+        records: what else the run folder is to hold from the start, by the files' names, as JSON.
+        progress: as for `train`.
+        began: when making it did, by `time.perf_counter`; by default now.
+
+    Raises:
+        RavineError: as `train`, but for mistakes in the recipe.
+    """
+    began = time.perf_counter() if began is None else began
+    source = str(data) if isinstance(data, str | Path) else None
+    with memory_told():
+        folder = new_folder(Path(out) if out else default_path(setup.facts["data"]), setup, source, records)
         with folder.locked(), StopRequest() as stop:
             return _go_on(Loop(setup, folder, progress, stop), began, fresh=True)
 
@@ -369,13 +396,15 @@ def _planned_rates(setup: Setup, points: int = 500) -> dict[str, list[float]]:
     return {"step": list(steps), "lr": [rate * setup.schedule.factor(step) for step in steps]}
 
 
-def new_folder(path: Path, setup: Setup, source: str | None) -> RunFolder:
+def new_folder(path: Path, setup: Setup, source: str | None, records: Mapping[str, Any] = {}) -> RunFolder:
     """Make the run folder with all that is known before training; it appears whole or not at all."""
     with RunFolder.making(path) as folder:
         folder.write_text("recipe.toml", recipe_text.to_toml(setup.recipe))
         folder.write_json("environment.json", environment(setup, source))
         folder.write_json("splits.json", _splits(setup))
         folder.write_json("schedule.json", _planned_rates(setup))
+        for name, record in records.items():
+            folder.write_json(name, record)
         if setup.preprocessing is not None:
             setup.preprocessing.save(folder.path)
         if setup.card is not None:

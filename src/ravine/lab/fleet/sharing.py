@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ...memory import free_bytes
+from ...memory import free_bytes, is_memory_error
 from .choice import Choice, batches_left, seconds_in_turn
 from .member import Member
 
@@ -75,7 +75,7 @@ def share_out(
         return in_the_way or "the free memory is not enough for two of it"
     with _one_thread():
         parts = [group[::count] for group in found]
-        choices = [there(part) for part in parts]
+        choices = [_look(part, there) for part in parts]
         shared = [_seconds_left(part, choice) for part, choice in zip(parts, choices, strict=True)]
     each = {
         member.name: seconds / len(part)
@@ -88,7 +88,7 @@ def share_out(
         return ""
     whole = f"about {start + longest:.3g} s in all on {count} processes"
     if start > QUICK * longest or count * longest > EVEN * sum(each.values()):
-        alone = sum(_seconds_left(group, here(group)) for group in found)
+        alone = sum(_seconds_left(group, _look(group, here)) for group in found)
         if not pays(start + longest, alone):
             return ""
         whole += f" and {alone:.3g} s on one"
@@ -106,7 +106,7 @@ def spread(found: Sequence[list[Member]], count: int, there: Way, workers: str) 
         workers: what they are called.
     """
     with _one_thread():
-        choices = [there(group[::count]) for group in found]
+        choices = [_look(group[::count], there) for group in found]
     return _shared(deal(found, count), found, choices, workers)
 
 
@@ -114,6 +114,19 @@ def deal(found: Sequence[list[Member]], count: int) -> list[list[Member]]:
     """Members dealt out one by one, group after group: each share has about as many of each group."""
     members = [member for group in found for member in group]
     return [members[first::count] for first in range(count)]
+
+
+def _look(group: list[Member], way: Way) -> Choice:
+    """How a group runs; judged by half of it where the memory does not hold all of it at once."""
+    try:
+        return way(group)
+    except (MemoryError, RuntimeError) as error:
+        if len(group) < 2 or not is_memory_error(error):
+            raise
+    half = group[: len(group) // 2]
+    choice = _look(half, way)
+    seconds = {how: taken * len(group) / len(half) for how, taken in choice.seconds.items()}
+    return replace(choice, seconds=seconds)
 
 
 def _shared(

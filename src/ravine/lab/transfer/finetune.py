@@ -77,24 +77,24 @@ def finetune(
     started = time.perf_counter()
     found, tried, way = _decided(setup, how, chosen, data, recipe, trust, tell)
     measuring = time.perf_counter() - started
-    trained = run.train(None, data, recipe, settings=[*chosen, way], out=out, trust=trust, progress=progress)
+    with memory_told():
+        setup = run.make_setup(None, data, recipe, settings=[*chosen, way], trust=trust, like=setup)
     record: dict[str, Any] = {
         "card": setup.card and setup.card.to_json(),
         "asked": how,
-        "train": {"train": setup.recipe.transfer.train, **way.get("transfer", {})}["train"],
+        "train": setup.recipe.transfer.train,
         "body": setup.recipe.transfer.body,
-        "items": trained.result["items"]["train"],
-        "classes": len(trained.result["classes"]),
+        "items": setup.facts["items"]["train"],
+        "classes": len(setup.facts["classes"]),
         "depths": [asdict(depth) for depth in found],
         "tried": [asdict(candidate) for candidate in tried],
         "measuring": round(measuring, 2),
     }
-    folder = RunFolder(trained.folder)
-    folder.write_json(RECORD, record)
+    trained = run.start(setup, data, out, records={RECORD: record}, progress=progress)
     seconds = trained.result["timing"]["training"]
     tell(f"from scratch for as long, {seconds:.0f} s, to compare")
     record["scratch"] = _from_scratch(setup, data, recipe, settings, trained.folder, seconds, trust)
-    folder.write_json(RECORD, record)
+    RunFolder(trained.folder).write_json(RECORD, record)
     return trained.folder
 
 
@@ -155,13 +155,15 @@ def _from_scratch(
         {"transfer": {"source": ""}, "model": model, "data": {"image_size": setup.recipe.data.image_size}},
     ]
     with memory_told():
-        scratch = run.make_setup(None, data, recipe, settings=same, trust=trust)
+        scratch = run.make_setup(None, data, recipe, settings=same, trust=trust, like=setup)
     member = Member("scratch", {}, scratch, folder / SCRATCH, StopRequest())
     an_epoch = max(1e-6, seconds_in_turn([member])) * len(scratch.feeds["train"])
     epochs = max(1, round(seconds / an_epoch))
-    done = run.train(
-        None, data, recipe, settings=[*same, {"stop": {"epochs": epochs}}], out=folder / SCRATCH, trust=trust
-    )
+    with memory_told():
+        scratch = run.make_setup(
+            None, data, recipe, settings=[*same, {"stop": {"epochs": epochs}}], trust=trust, like=scratch
+        )
+    done = run.start(scratch, data, folder / SCRATCH)
     part = "test" if "test" in done.result else "validation"
     return {
         **done.result.get(part, {}),
