@@ -1,3 +1,7 @@
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -24,3 +28,30 @@ def test_other_errors_pass():
     with pytest.raises(RuntimeError) as caught, memory_told():
         raise error
     assert caught.value is error
+
+
+ALLOCATING = """
+import resource, sys, torch
+from ravine.memory import keep_freed
+if "keep" in sys.argv:
+    keep_freed()
+def step():
+    return [torch.ones(160_000) for _ in range(20)]
+for _ in range(5):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's memory alone")
+def test_memory_that_was_freed_is_kept():
+    """Pages that the system has to give: none but for a few, where it would be thousands."""
+    given, kept = (
+        int(subprocess.run([sys.executable, "-c", ALLOCATING, *more], capture_output=True, check=True).stdout)
+        for more in ([], ["keep"])
+    )
+    assert given > 20 * 20 * 160_000 * 4 // 4096 / 2
+    assert kept < 200

@@ -1,5 +1,6 @@
-"""Running out of memory, told as advice."""
+"""The memory of this process: how much is free, what is kept of it, and advice where it runs out."""
 
+import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 # What torch says in a plain RuntimeError, where the machine or the accelerator has no more to give.
 _SIGNS = ("allocate memory", "out of memory")
+# Numbers of glibc's malloc.h, and in bytes what they are set to; the second can be no larger.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = (-1, 1 << 30), (-3, 32 << 20)
 
 
 @contextmanager
@@ -51,3 +54,17 @@ def free_bytes(device: "torch.device") -> int | None:
         return None
     rows = (line.split() for line in told.read_text().splitlines())
     return next((1024 * int(row[1]) for row in rows if row[0] == "MemAvailable:"), None)
+
+
+def keep_freed() -> None:
+    """Keep memory that was freed for the next tensors of this process, from now on, where glibc gives it.
+
+    Else glibc gives blocks of a few hundred kilobytes back at every step, and has the system clear them,
+    page by page, at the next.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # it is another library's
+        return
+    for setting in (_TRIM_THRESHOLD, _MMAP_THRESHOLD):
+        mallopt(*setting)

@@ -15,8 +15,9 @@ from ravine.lab import Fleet
 from ravine.lab.fleet import choice as choosing
 from ravine.lab.fleet import fleet as module
 from ravine.lab.fleet.choice import Choice
-from ravine.lab.fleet.direct import products
+from ravine.lab.fleet.direct import chain, products
 from ravine.lab.fleet.rates import DropoutByMember
+from ravine.lab.fleet.stack import Stack
 from ravine.lab.fleet.stacked import StackedGroup
 from ravine.training import run as runs
 from ravine.training.signals import StopNow
@@ -490,6 +491,25 @@ def test_members_draw_noise_of_their_own_at_their_own_rate():
     shares = (out == 0).double().mean((1, 2)).tolist()
     assert shares == pytest.approx(rates, abs=4 * math.sqrt(0.25 / 12_000))
     assert not torch.equal(out[1], out[2])
+
+
+def test_layers_that_do_nothing_do_not_part_a_product_from_its_activation():
+    """And an activation that changes its input in place is the same in a stack, which is of views."""
+    inputs = torch.randn(2, 6, 5)
+    for layer in (nn.ReLU(inplace=True), nn.SiLU(inplace=True)):
+        alone = [nn.Sequential(nn.Linear(5, 4), nn.Identity(), layer, nn.Linear(4, 3)) for _ in range(2)]
+        networks = copy.deepcopy(alone)
+        stack = Stack(networks)
+        outputs = stack(inputs, training=True)
+        outputs.square().sum().backward()
+        for number, network in enumerate(alone):
+            own = network(inputs[number])
+            torch.testing.assert_close(outputs[number], own)
+            own.square().sum().backward()
+            for name, parameter in network.named_parameters():
+                torch.testing.assert_close(stack.trained[name].grad[number], parameter.grad)
+        assert layer.inplace
+    assert len(chain(nn.Sequential(nn.Linear(5, 4), nn.Identity(), nn.ReLU()), stack.trained)) == 1
 
 
 def test_networks_that_are_taken_out_have_memory_of_their_own():

@@ -1,5 +1,6 @@
 """Chains of well-known layers on a whole stack, without `vmap`: it costs more than small layers do."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -36,10 +37,19 @@ def _steps(module: nn.Module, prefix: str, tensors: Tensors) -> list[Step] | Non
     if type(module) is nn.Sequential:
         return _sequence(list(module.named_children()), prefix, tensors)
     if isinstance(module, _ELEMENTWISE) and type(module) in _ELEMENTWISE:
-        return [module]
+        return [_out_of_place(module)]
     make = _KNOWN.get(type(module))
     step = None if make is None else make(module, prefix, tensors)
     return None if step is None else [step]
+
+
+def _out_of_place(module: nn.Module) -> Step:
+    """The same function, without changing a view: autograd would copy all that the view is of, four times."""
+    if getattr(module, "inplace", False) and not isinstance(module, nn.Dropout):  # whose mode changes
+        alike: Any = copy.copy(module)
+        alike.inplace = False
+        module = alike
+    return module
 
 
 def _hooked(module: nn.Module) -> bool:
@@ -109,6 +119,7 @@ def _linear(module: nn.Linear, prefix: str, tensors: Tensors, *, rectified: bool
 
 def _sequence(children: Sequence[tuple[str, nn.Module]], prefix: str, tensors: Tensors) -> list[Step] | None:
     found: list[Step] = []
+    children = [(name, child) for name, child in children if type(child) is not nn.Identity or _hooked(child)]
     at = 0
     while at < len(children):
         name, child = children[at]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from ...errors import DataError
+from ...memory import keep_freed
 from ...training.data import embedded
 from ...training.data.sources import existing
 from ...training.recipe import Layer, file_layer, named_recipes
@@ -190,6 +191,7 @@ def train(connection: Line, making: "bytes | Callable[[Telling], Fleet]") -> Non
         making: the share's `make`, or that pickled, which may fail here.
     """
     gc.freeze()  # to look through all that was loaded takes as long as hundreds of small steps
+    keep_freed()
     torch.set_num_threads(1)
     told = Telling(connection)
     stops: list[StopRequest] = []
