@@ -36,7 +36,7 @@ from ravine.memory import keep_freed
 if "keep" in sys.argv:
     keep_freed()
 def step():
-    return [torch.ones(160_000) for _ in range(20)]
+    return [torch.ones(160_000) for _ in range(400)]
 for _ in range(5):
     step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -48,10 +48,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's memory alone")
 def test_memory_that_was_freed_is_kept():
-    """Pages that the system has to give: none but for a few, where it would be thousands."""
+    """Pages that the system has to clear and give: few, where it would be 250 MB at each step."""
     given, kept = (
         int(subprocess.run([sys.executable, "-c", ALLOCATING, *more], capture_output=True, check=True).stdout)
         for more in ([], ["keep"])
     )
-    assert given > 20 * 20 * 160_000 * 4 // 4096 / 2
-    assert kept < 200
+    assert given > 100_000
+    assert kept < given / 100
