@@ -2,11 +2,14 @@
 
 import importlib
 import json
+import re
+import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 
 from ravine.errors import Interrupted, ModelError, RecipeError, RunError
@@ -18,6 +21,7 @@ from ravine.training import loop as loops
 from ravine.training import run as runs
 from ravine.training.load import load_predictor
 from ravine.training.recipe import file_layer, validate
+from ravine.training.signals import StopNow
 from ravine.transfer import depths
 
 # `ravine.lab.transfer.finetune` is the function.
@@ -229,24 +233,147 @@ def test_a_failure_from_scratch_loses_nothing(source, data, tmp_path, monkeypatc
     assert json.loads((tmp_path / "run" / "result.json").read_text())["test"]
 
 
-def test_what_was_measured_is_there_when_the_training_is_stopped(source, data, tmp_path, monkeypatch):
+@pytest.fixture
+def stopping(monkeypatch):
+    """Stop the next training at a step, as SIGTERM would."""
     monkeypatch.setattr(loops, "TICK_SECONDS", 0.0)
     between = loops.Loop.between_steps
 
-    def stop(self, *arguments):
-        self.stop.signum = 15
-        between(self, *arguments)
+    @contextmanager
+    def at(step, where=""):
+        def stop(self, *arguments):
+            if self.state.step == step and self.folder.path.name.endswith(where):
+                self.stop.signum = 15
+            between(self, *arguments)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(loops.Loop, "between_steps", stop)
-        with pytest.raises(Interrupted):
-            finetune(data, source, "top", settings=[SHORT], out=tmp_path / "run")
+        with monkeypatch.context() as patch:
+            patch.setattr(loops.Loop, "between_steps", stop)
+            yield
+
+    return at
+
+
+def test_what_was_measured_is_there_when_the_training_is_stopped(source, data, tmp_path, stopping):
+    def again():
+        return finetune(data, source, "top", settings=[SHORT], out=tmp_path / "run")
+
+    told = f"stopped; everything is kept in {tmp_path / 'run'}. Go on with the same command and --out"
+    with stopping(2), pytest.raises(Interrupted, match=re.escape(told)) as stopped:
+        again()
+    assert stopped.value.exit_code == 143
     record = record_of(tmp_path / "run")
     assert record["depths"] and record["train"] == recipe_of(tmp_path / "run").transfer.train != "all"
-    runs.resume(tmp_path / "run")
+    with stopping(1, "scratch"), pytest.raises(Interrupted, match=re.escape(told)):
+        again()
     assert record_of(tmp_path / "run") == record
-    assert read_run(tmp_path / "run").transfer == record
+    assert not (tmp_path / "run" / "scratch" / "result.json").exists()
     write_report(tmp_path / "run")
+    assert again() == tmp_path / "run"
+    finished = record_of(tmp_path / "run")
+    assert finished == record | {"scratch": finished["scratch"]}
+    assert read_run(tmp_path / "run").transfer == finished
+    with pytest.raises(RunError, match="exists already"):
+        again()
+    whole = finetune(data, source, "top", settings=[SHORT], out=tmp_path / "whole")
+    one, other = (load_file(folder / "model.safetensors") for folder in (tmp_path / "run", whole))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_another_fine_tuning_is_not_gone_on_with(source, data, tmp_path, stopping):
+    with stopping(2), pytest.raises(Interrupted):
+        finetune(data, source, "top", settings=[SHORT], out=tmp_path / "run")
+    with pytest.raises(RunError, match="exists already"):
+        finetune(data, source, "all", settings=[SHORT], out=tmp_path / "run")
+
+
+def test_a_comparison_that_was_done_but_not_recorded(source, data, tmp_path, monkeypatch):
+    """Killed between the two."""
+    folder = finetune(data, source, "all", settings=[SHORT], out=tmp_path / "run")
+    record = record_of(folder)
+    (folder / "transfer.json").write_text(
+        json.dumps({key: value for key, value in record.items() if key != "scratch"})
+    )
+    monkeypatch.setattr(runs, "start", None)
+    finetune(data, source, "all", settings=[SHORT], out=folder)
+    assert record_of(folder) == record
+
+
+def test_a_signal_while_the_ways_are_tried(source, data, tmp_path, monkeypatch):
+    def stopped(fleet):
+        fleet._stop.signum = 2
+        raise StopNow
+
+    monkeypatch.setattr(advice.Fleet, "run", stopped)
+    with pytest.raises(Interrupted, match="stopped while the ways were tried") as told:
+        finetune(data, source, settings=[SHORT], out=tmp_path / "run")
+    assert told.value.exit_code == 130 and not (tmp_path / "run").exists()
+
+
+def test_a_head_goes_on_from_another_folder_and_not_on_another_body(
+    source, data, tmp_path, monkeypatch, stopping
+):
+    """Its checkpoint holds the head alone."""
+    body = shutil.copytree(source, tmp_path / "body")
+    monkeypatch.chdir(tmp_path)
+    with stopping(2), pytest.raises(Interrupted):
+        finetune(data, "body", "head", settings=[SHORT], out="run")
+    kept = (body / "model.safetensors").read_bytes()
+    changed = {name: tensor + 1 for name, tensor in load_file(body / "model.safetensors").items()}
+    save_file(changed, body / "model.safetensors")
+    with pytest.raises(RunError, match=r"body has changed since run was started from it\. Bring the old one"):
+        runs.resume("run")
+    (body / "model.safetensors").write_bytes(kept)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    runs.resume("../run")
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["epochs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("source_given", "settings", "kind", "told"),
+    [
+        ("", {}, ModelError, "no network is named to start from: ravine zoo list shows some"),
+        (
+            "ravine-fashion",
+            {"transfer": {"source": "ravine-cifar10"}},
+            RecipeError,
+            "transfer.source: --from ravine-fashion says it, too; give one of them",
+        ),
+    ],
+)
+def test_a_source_is_named_once(data, tmp_path, source_given, settings, kind, told):
+    with pytest.raises(kind, match=re.escape(told)):
+        finetune(data, source_given, settings=[SHORT, settings], out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_head_is_not_refused_for_layers_that_do_not_train(source, data, tmp_path):
+    """L-BFGS takes no batch normalization that trains; a frozen one is none, one from scratch is."""
+    told = []
+    settings = [{**SHORT, "optimizer": {"name": "lbfgs"}}]
+    folder = finetune(
+        data, source, "head", recipe="default", settings=settings, out=tmp_path / "run", tell=told.append
+    )
+    assert recipe_of(folder).optimizer.name == "lbfgs" and record_of(folder)["train"] == "head"
+    assert told[-1].startswith("not compared: from scratch, the recipe has 2 mistakes:")
+    assert record_of(folder)["scratch"] == {}
+    write_report(folder)
+
+
+def test_from_scratch_has_the_time_of_working_out_the_features_too(source, data, tmp_path, monkeypatch):
+    given = []
+    original = FINETUNE._from_scratch
+
+    def kept(*arguments):
+        given.append(arguments[5])
+        return original(*arguments)
+
+    monkeypatch.setattr(FINETUNE, "_from_scratch", kept)
+    folder = finetune(data, source, "head", settings=[SHORT], out=tmp_path / "run")
+    timing = json.loads((folder / "result.json").read_text())["timing"]
+    assert given == [timing["start"] + timing["training"]] and timing["start"] > 0
+    noticed = json.loads((folder / "result.json").read_text())["noticed"]
+    assert not [each for each in noticed if "lower the learning rate" in each["text"]]
 
 
 def test_data_are_opened_once_beside_the_trials(source, data, tmp_path, monkeypatch):
@@ -288,8 +415,11 @@ def test_text_trains_whole_and_has_no_head(tmp_path):
     (tmp_path / "two.txt").write_text("zab zad baz. " * 100)
     tiny = {"model": {"name": "transformer", "width": 16, "depth": 1, "heads": 2, "context": 16}, **SHORT}
     source = str(runs.train(None, tmp_path / "one.txt", settings=[tiny], out=tmp_path / "one").folder)
-    for how in ("head", "top"):
-        with pytest.raises(ModelError, match=f"--how {how} is for images to classify"):
+    for how, told in (
+        ("head", "a language model's head is its embedding, too"),
+        ("top", "--how top is for images to classify"),
+    ):
+        with pytest.raises(ModelError, match=told):
             finetune(tmp_path / "two.txt", source, how, settings=[SHORT], out=tmp_path / "run")
         assert not (tmp_path / "run").exists()
     folder = finetune(tmp_path / "two.txt", source, settings=[SHORT], out=tmp_path / "run")

@@ -36,7 +36,8 @@ def finetune(
     seed: Seed = None,
     device: Device = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The run folder to make.  [runs/DATA-DATE-TIME]")
+        Path | None,
+        typer.Option(metavar="DIR", help="The run folder to make, or to go on with.  [runs/DATA-DATE-TIME]"),
     ] = None,
     skip_bad: SkipBad = False,
     trust: Trust = False,
@@ -56,6 +57,7 @@ def finetune(
         folder = go(
             data, source, how.value, recipe=recipe or RECIPE, settings=chosen, out=out, trust=trust,
             progress=progress, tell=lambda text: screen.print(text, markup=False, soft_wrap=True),
+            trained=write_report,
         )  # fmt: skip
     page = write_report(folder)
     for line in lines(read_run(folder)):

@@ -13,9 +13,11 @@ _DEPTHS = (
     "trained for something else."
 )
 _TRIED = (
-    "Each way was trained for a while on 70 % of the training items, and judged on the others. "
+    "Each way was trained for a while, and judged on held-out items: 30 % of the training part, or the "
+    "validation part where the data have one. "
     "The table of advice: little data and alike, the head; more data or less alike, more of the layers."
 )
+_TOLD = ("training items", "trained", "rate of the pretrained layers", "from scratch")
 WAYS = {"head": "the new head alone", "top": "the layers above the best depth", "all": "all layers"}
 
 
@@ -37,8 +39,8 @@ def transfer(run: Run) -> str:
 
 
 def lines(run: Run) -> list[str]:
-    """What was decided, and what the network gained by what it knew before."""
-    return [f"{name}: {told}" for name, told in _rows(run) if name in ("trained", "from scratch")]
+    """How much data there were, what was decided, and what the network gained by what it knew before."""
+    return [f"{name}: {told}" for name, told in _rows(run) if name in _TOLD]
 
 
 def _rows(run: Run) -> Iterator[tuple[str, str]]:
@@ -73,12 +75,12 @@ def _ways(told: Mapping[str, Any]) -> str:
 def _against(run: Run, scratch: Mapping[str, Any]) -> str:
     part = "test" if "test" in run.result else "validation"
     name = run.headline.name
+    after = f"{scratch['epochs']} epoch{'s' * (scratch['epochs'] > 1)} in {scratch['seconds']:.1f} s"
     own, other = run.result.get(part, {}).get(name), scratch.get(name)
     if own is None or other is None:
-        return f"{scratch['model']}, {scratch['epochs']} epochs in {scratch['seconds']:.0f} s"
-    metric = run.headline
+        return f"{scratch['model']}, {after}"
+    metric, timing = run.headline, run.result["timing"]
     return (
-        f"{metric.title} {metric.text(other)} on the {part} part after {scratch['epochs']} epochs in "
-        f"{scratch['seconds']:.0f} s; from the pretrained network {metric.text(own)} in "
-        f"{run.result['timing']['training']:.0f} s"
+        f"{metric.title} {metric.text(other)} on the {part} part after {after}; from the pretrained network "
+        f"{metric.text(own)} in {timing['start'] + timing['training']:.1f} s"
     )

@@ -302,8 +302,9 @@ class Loop:
         row["update_ratios"] = state.ratios
         group = setup.optimizer.param_groups[0]
         settled = group["lr"] < 0.1 * group["initial_lr"]  # small steps are meant at a schedule's ends
-        # A line search needs no advice on the rate.
-        tell = state.epoch == 0 and not settled and not setup.full_batch
+        # A line search needs no advice on the rate; a new head alone starts from almost nothing.
+        advised = not setup.full_batch and setup.recipe.transfer.train != "head"
+        tell = state.epoch == 0 and not settled and advised
         if tell and (notice := watch.ratio_notice(state.ratios)):
             self.notice(notice)
         state.seconds["evaluation"] += time.perf_counter() - started

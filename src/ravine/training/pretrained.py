@@ -1,5 +1,6 @@
 """A pretrained network in a run (T28): opened, made to fit the data, frozen in part, at rates by layer."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from ..transfer.freezing import freeze
 from ..transfer.input_adaptation import adapt_channels, require_size
 from ..transfer.layer_rates import layer_rates
 from ..transfer.surgery import find_head, replace_head
-from ..transfer.zoo.card import Card, Pretrained
+from ..transfer.zoo.card import HUBS, Card, Pretrained
 from ..transfer.zoo.opening import open_model
 from .data.dataset import Kind
 from .preprocessing_statistics import TrainingPart
@@ -48,6 +49,24 @@ def open_source(source: str) -> Pretrained:
 
         return open_run(folder)
     return open_model(source)
+
+
+def located(source: str) -> str:
+    """A source as it is found from any working folder: what is a path here in full, a name as it is."""
+    hub, colon, rest = source.partition(":")
+    if colon and hub in HUBS:
+        return f"{hub}:{Path(rest).absolute()}" if Path(rest).is_dir() else source
+    path = Path(source).expanduser()
+    return str(path.absolute()) if (path / "recipe.toml").is_file() or path.is_file() else source
+
+
+def fingerprint(network: nn.Module) -> str:
+    """What tells a network's weights from others: SHA-256 of all that its state holds."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def described(card: Card) -> dict[str, Any]:

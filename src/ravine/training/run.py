@@ -238,10 +238,22 @@ def resume(
             folder.clear_drafts()
             loop = Loop(setup, folder, progress, stop)
             loaded = checkpoint.load_newest(folder.checkpoints, lambda text: progress.notice("warning", text))
+            if loaded is None or setup.whole is not None:  # else the checkpoint holds the whole network
+                _refuse_other_weights(folder, setup)
             if loaded is not None:
                 loop.restore(*loaded)
             folder.keep_rows(loop.state.rows)
             return _go_on(loop, began, fresh=loaded is None)
+
+
+def _refuse_other_weights(folder: RunFolder, setup: Setup) -> None:
+    """Refuse to go on from another network than a run was started from."""
+    began = folder.read_json("environment.json").get("weights")
+    if began is not None and began != pretrained.fingerprint(setup.network):
+        raise RunError(
+            f"{setup.recipe.transfer.source} has changed since {folder.path} was started from it. Bring the "
+            "old one back, or start a new run."
+        )
 
 
 def _go_on(loop: Loop, began: float, *, fresh: bool) -> Run:
@@ -338,7 +350,12 @@ def _from_dataset(
         pretrained.refuse_kind(opened.card, dataset.kind)
         pretrained.refuse_other_model(opened.card, asked)
         known = pretrained.described(opened.card)
-        settled = [{"data": {"preprocess": "pretrained"}}, *layers, {"model": known}]
+        source = pretrained.located(recipe.transfer.source)
+        settled = [
+            {"data": {"preprocess": "pretrained"}},
+            *layers,
+            {"model": known, "transfer": {"source": source}},
+        ]
         recipe = validate([*_named(name, dataset.kind), *settled], code=True)
         asked = merge([*layers, {"model": known}])  # nothing else may be made of it
     splits = cut_for(recipe, dataset)
@@ -425,6 +442,7 @@ def environment(setup: Setup, source: str | None) -> dict[str, Any]:
         "device": str(setup.device),
         "gpu": torch.cuda.get_device_name(setup.device) if setup.device.type == "cuda" else None,
         "threads": torch.get_num_threads(),
+        **({} if setup.card is None else {"weights": pretrained.fingerprint(setup.network)}),
         "command": sys.argv,
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "data": str(Path(source).expanduser().resolve()) if here and source else source,

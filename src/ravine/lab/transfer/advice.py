@@ -6,9 +6,11 @@ from typing import Any, Literal
 
 import torch
 
+from ...errors import Interrupted
 from ...training.recipe import Layer
 from ...training.run import RecipeLike
 from ...training.setup import Setup
+from ...training.signals import StopNow
 from ...transfer.depths import levels
 from ..fleet.fleet import Fleet
 from .probes import Depth
@@ -18,6 +20,9 @@ How = Literal["head", "top", "all"]
 # A candidate trains for so many steps, or for all the epochs it would have, on what is left of the training
 # part when this share is held out to judge it.
 STEPS, HELD_OUT = 300, 0.3
+
+# A linear classifier on frozen features, whose images are not augmented, so that they are worked out once.
+HEAD_ALONE: Layer = {"transfer": {"train": "head"}, "augment": []}
 
 
 @dataclass(frozen=True)
@@ -37,16 +42,15 @@ class Candidate:
     loss: float
 
 
-def settings_of(how: How, setup: Setup, found: Sequence[Depth]) -> dict[str, Any]:
+def settings_of(how: How, setup: Setup, found: Sequence[Depth]) -> Layer:
     """The settings of a way.
 
-    - head: a linear classifier on frozen features, whose images are not augmented, so that they are worked
-      out once.
+    - head: a linear classifier on the last features.
     - top: frozen up to the depth whose features tell the classes apart best, and never all but the head.
     - all: every layer, the pretrained ones at a lower rate.
     """
     if how == "head":
-        return {"transfer": {"train": "head"}, "augment": []}
+        return HEAD_ALONE
     if how == "all":
         return {"transfer": {"train": "all"}}
     best = max(found[:-1] or found, key=lambda depth: depth.accuracy)
@@ -70,7 +74,9 @@ def test(
     *,
     trust: bool,
 ) -> list[Candidate]:
-    """Train each way for a while, side by side, and judge it on items of the training part held out.
+    """Train each way for a while, side by side, and judge it on held-out items.
+
+    Those are of the training part, or the validation part where the data come with one.
 
     Args:
         ways: each with its settings.
@@ -79,10 +85,18 @@ def test(
         settings: of all, the network to start from among them.
         epochs: to train each for.
         trust: as for `ravine.train`.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM came.
     """
     short = {"stop": {"epochs": epochs}, "data": {"validation": HELD_OUT}}
     fleet = Fleet(None, data, [way for _, way in ways], recipe, settings=[*settings, short], trust=trust)
-    fleet.run()
+    try:
+        fleet.run()
+    except StopNow:
+        raise Interrupted(
+            fleet.signum, "stopped while the ways were tried; there is nothing to keep yet"
+        ) from None
     candidates = []
     for (how, way), member in zip(ways, fleet.members, strict=True):
         row = max(member.rows, key=lambda row: -row["validation.loss"], default=None)

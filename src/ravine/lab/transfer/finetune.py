@@ -6,10 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from ...errors import ModelError, RecipeError
+from ...errors import Interrupted, ModelError, RecipeError
 from ...memory import memory_told
 from ...registry import names
 from ...training import run
+from ...training.pretrained import located
 from ...training.progress import Progress
 from ...training.recipe import Layer
 from ...training.run_folder import RunFolder
@@ -39,12 +40,14 @@ def finetune(
     trust: bool = False,
     progress: Progress = run.SILENT,
     tell: Callable[[str], None] = lambda text: None,
+    trained: Callable[[Path], object] = lambda folder: None,
 ) -> Path:
     """Train on from a pretrained network, and leave a run folder.
 
     Of images to classify, each depth of the network is probed first. "auto" then tries the entries of the
     table of advice for a while on 70 % of the training part, and takes the one that predicts the rest best.
-    At the end a network of the same kind is trained from scratch for as long, in OUT/scratch.
+    At the end a network of the same kind is trained from scratch for as long, in OUT/scratch. What was
+    stopped goes on from its last checkpoint when it is asked for again, with the same `out`.
 
     Args:
         data: as for `ravine.train`.
@@ -54,33 +57,100 @@ def finetune(
             classes apart best; "all"; or "auto". A language model is trained whole.
         recipe: as for `ravine.train`.
         settings: further settings that win over the recipe's.
-        out: the run folder to make; by default `runs/DATA-DATE-TIME`.
+        out: the run folder to make, or to go on with; by default `runs/DATA-DATE-TIME`.
         trust: as for `ravine.train`.
         progress: whom to tell of the training.
         tell: called with a sentence for each thing that was measured or decided.
+        trained: called with the run folder when the run is finished, before the comparison.
 
     Returns:
         the run folder, with `transfer.json`: the probes, the ways that were tried, and the decision.
 
     Raises:
-        ModelError: the network cannot be opened, or does not fit the data; a language model's head alone.
-        RunError: `out` exists, or cannot be written.
+        ModelError: no network is named, or it cannot be opened, or does not fit the data; a language model's
+            head alone.
+        RunError: `out` is something else, or all done, or cannot be written.
+        Interrupted: SIGINT or SIGTERM came.
         RavineError: as `ravine.train`.
     """
-    if out is not None:
-        RunFolder.refuse_existing(Path(out))
-    chosen: list[Layer] = [{"transfer": {"source": source}}, *settings]
-    if _train_of(chosen) and how != "auto":
-        raise RecipeError([f"transfer.train: --how {how} says it, too; give one of them"])
+    if not source:
+        raise ModelError("no network is named to start from: ravine zoo list shows some")
+    started = out is not None and _refuse_other(Path(out), source, how)
+    chosen = _chosen(source, how, settings)
+    began = time.perf_counter()
     with memory_told():
         setup = run.make_setup(None, data, recipe, settings=chosen, trust=trust)
+    place = Path(out) if out is not None else run.default_path(setup.facts["data"])
+    try:
+        if not started:
+            _train(setup, place, how, chosen, data, recipe, trust, progress, tell, began)
+        elif not RunFolder(place).finished:
+            run.resume(place, trust=trust, progress=progress)
+        trained(place)
+        _compare(setup, place, data, recipe, settings, trust, tell)
+    except Interrupted as stop:
+        if not place.exists():
+            raise
+        raise Interrupted(
+            stop.exit_code - 128,
+            f"stopped; everything is kept in {place}. Go on with the same command and --out {place}",
+        ) from None
+    return place
+
+
+def _chosen(source: str, how: Asked, settings: Sequence[Layer]) -> list[Layer]:
+    """What a person said, as settings; what they said twice is refused."""
+    said = {
+        key: [layer["transfer"][key] for layer in settings if layer.get("transfer", {}).get(key)]
+        for key in ("source", "train")
+    }
+    if said["source"] and said["source"][-1] != source:
+        raise RecipeError([f"transfer.source: --from {source} says it, too; give one of them"])
+    if said["train"] and how != "auto":
+        raise RecipeError([f"transfer.train: --how {how} says it, too; give one of them"])
+    # From the start, so that nothing is refused for the sake of layers that do not train.
+    head = [advice.HEAD_ALONE] if how == "head" else []
+    return [{"transfer": {"source": source}}, *settings, *head]
+
+
+def _refuse_other(place: Path, source: str, how: Asked) -> bool:
+    """Whether this fine-tuning was begun at a place, and is to go on.
+
+    Raises:
+        RunError: something else is there, or it is done.
+    """
+    if not (place / RECORD).is_file():
+        RunFolder.refuse_existing(place)
+        return False
+    folder = RunFolder.open(place)
+    record = folder.read_json(RECORD)
+    if "scratch" in record or (record["asked"], record["source"]) != (how, located(source)):
+        RunFolder.refuse_existing(place)
+    return True
+
+
+def _train(
+    setup: Setup,
+    place: Path,
+    how: Asked,
+    chosen: Sequence[Layer],
+    data: Any,
+    recipe: run.RecipeLike,
+    trust: bool,
+    progress: Progress,
+    tell: Callable[[str], None],
+    began: float,
+) -> None:
+    """Measure, decide and train."""
     started = time.perf_counter()
     found, tried, way = _decided(setup, how, chosen, data, recipe, trust, tell)
     measuring = time.perf_counter() - started
-    with memory_told():
-        setup = run.make_setup(None, data, recipe, settings=[*chosen, way], trust=trust, like=setup)
-    record: dict[str, Any] = {
+    if way:
+        with memory_told():
+            setup = run.make_setup(None, data, recipe, settings=[*chosen, way], trust=trust, like=setup)
+    record = {
         "card": setup.card and setup.card.to_json(),
+        "source": setup.recipe.transfer.source,
         "asked": how,
         "train": setup.recipe.transfer.train,
         "body": setup.recipe.transfer.body,
@@ -90,12 +160,30 @@ def finetune(
         "tried": [asdict(candidate) for candidate in tried],
         "measuring": round(measuring, 2),
     }
-    trained = run.start(setup, data, out, records={RECORD: record}, progress=progress)
-    seconds = trained.result["timing"]["training"]
-    tell(f"from scratch for as long, {seconds:.0f} s, to compare")
-    record["scratch"] = _from_scratch(setup, data, recipe, settings, trained.folder, seconds, trust)
-    RunFolder(trained.folder).write_json(RECORD, record)
-    return trained.folder
+    run.start(setup, data, place, records={RECORD: record}, progress=progress, began=began + measuring)
+
+
+def _compare(
+    setup: Setup,
+    place: Path,
+    data: Any,
+    recipe: run.RecipeLike,
+    settings: Sequence[Layer],
+    trust: bool,
+    tell: Callable[[str], None],
+) -> None:
+    """Train from scratch for as long, and record how that went."""
+    folder = RunFolder(place)
+    timing = folder.read_json("result.json")["timing"]
+    # With the start: where features are cached, most of the work is there.
+    seconds = timing["start"] + timing["training"]
+    tell(f"from scratch for as long, {seconds:.1f} s, to compare")
+    found: dict[str, Any] = {}
+    try:
+        found = _from_scratch(setup, data, recipe, settings, place, seconds, trust)
+    except RecipeError as error:  # of what a frozen body may have, and one that trains may not
+        tell(f"not compared: from scratch, {error}")
+    folder.write_json(RECORD, {**folder.read_json(RECORD), "scratch": found})
 
 
 def _decided(
@@ -116,11 +204,12 @@ def _decided(
     best = max(found, key=lambda depth: depth.accuracy)
     tell(
         f"a linear classifier reaches {found[-1].accuracy:.1%} on the last features, "
-        f"{best.accuracy:.1%} on those of {best.name}, the best"
+        f"{best.accuracy:.1%} on those of {best.name}, the best, where features and classes are alike by "
+        f"{best.similarity:.2f} (linear CKA)"
     )
     if how != "auto":
-        return found, [], advice.settings_of(how, setup, found)
-    if _train_of(chosen):
+        return found, [], {} if how == "head" else advice.settings_of(how, setup, found)
+    if any(layer.get("transfer", {}).get("train") for layer in chosen):
         return found, [], {}
     ways: tuple[How, ...] = ("head", "top", "all")
     epochs = advice.epochs_of(setup)
@@ -154,26 +243,23 @@ def _from_scratch(
         *settings,
         {"transfer": {"source": ""}, "model": model, "data": {"image_size": setup.recipe.data.image_size}},
     ]
-    with memory_told():
-        scratch = run.make_setup(None, data, recipe, settings=same, trust=trust, like=setup)
-    member = Member("scratch", {}, scratch, folder / SCRATCH, StopRequest())
-    an_epoch = max(1e-6, seconds_in_turn([member])) * len(scratch.feeds["train"])
-    epochs = max(1, round(seconds / an_epoch))
-    with memory_told():
-        scratch = run.make_setup(
-            None, data, recipe, settings=[*same, {"stop": {"epochs": epochs}}], trust=trust, like=scratch
-        )
-    done = run.start(scratch, data, folder / SCRATCH)
-    part = "test" if "test" in done.result else "validation"
+    place = folder / SCRATCH
+    if RunFolder(place).finished:
+        result = RunFolder(place).read_json("result.json")
+    elif place.exists():
+        result = run.resume(place, trust=trust).result
+    else:
+        with memory_told():
+            scratch = run.make_setup(None, data, recipe, settings=same, trust=trust, like=setup)
+            member = Member("scratch", {}, scratch, place, StopRequest())
+            an_epoch = max(1e-6, seconds_in_turn([member])) * len(scratch.feeds["train"])
+            same.append({"stop": {"epochs": max(1, round(seconds / an_epoch))}})
+            scratch = run.make_setup(None, data, recipe, settings=same, trust=trust, like=scratch)
+        result = run.start(scratch, data, place).result
+    part = "test" if "test" in result else "validation"
     return {
-        **done.result.get(part, {}),
-        "epochs": epochs,
-        "seconds": done.result["timing"]["training"],
+        **result.get(part, {}),
+        "epochs": result["epochs"],
+        "seconds": result["timing"]["training"],
         "model": model["name"] if alike else "auto",
     }
-
-
-def _train_of(layers: Sequence[Layer]) -> str:
-    """What a person said of `transfer.train` themselves."""
-    said = [layer["transfer"].get("train", "") for layer in layers if "transfer" in layer]
-    return next((name for name in reversed(said) if name), "")
