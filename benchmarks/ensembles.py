@@ -3,7 +3,8 @@
 One small CNN on 10,000 images of Fashion-MNIST and on the 15,000 of CIFAR-10. Every way trains networks of
 this kind with Adam and a cosine schedule, on all images and with the same epochs a run; snapshots and
 averages are of one such run. The gain is on one run, Ravine's first independent member, paired over the test
-items, with a bootstrap interval. Seconds are of training alone, on `--threads` threads or processes.
+items, with a bootstrap interval. Seconds are wall time on `--threads` threads or processes: of the peers, of
+training alone; of Ravine's ways, of everything from the file to the finished ensemble's folder.
 
     pip install -c constraints.txt --no-deps torchensemble==0.2.0
     python benchmarks/ensembles.py [--data fashion-mnist cifar10-15k] [--members 8] [--epochs 16]
@@ -89,11 +90,13 @@ def ravine(how: Any, path: Path, place: Path, members: int, epochs: int) -> tupl
         "loss": {"label_smoothing": 0.0},
         "stop": {"epochs": epochs, "monitor": "train.loss"},
     }
+    started = time.perf_counter()
     folder = train_ensemble(path, members, how, model="cnn", settings=[settings], out=place / how)
+    taken = time.perf_counter() - started
     told = json.loads((folder / "result.json").read_text())["ensemble"]["seconds"]
     first = load_file(folder / "members" / "00" / "predictions.safetensors")["test.outputs"]
     outputs = load_file(folder / "predictions.safetensors")["test.outputs"]
-    return Told(f"Ravine, {how}", outputs, told["all"]), Told("one run", first, told["one"])
+    return Told(f"Ravine, {how}", outputs, taken), Told("one run", first, told["one"])
 
 
 def usual(train: Part, epochs: int, seed: int, threads: int) -> nn.Module:

@@ -41,6 +41,23 @@ def file(tmp_path):
     return tmp_path / "weights.safetensors"
 
 
+@pytest.fixture
+def recognised(tmp_path):
+    """Weights of a residual network for CIFAR with 7 classes, by the names of another program."""
+    layers = {"conv1": (4, 3, 3, 3), "layer1.0.conv1": (4, 4, 3, 3), "layer1.0.conv2": (4, 4, 3, 3)}
+    layers |= {"layer2.0.conv1": (8, 4, 3, 3), "layer2.0.conv2": (8, 8, 3, 3)}
+    layers |= {"layer3.0.conv1": (16, 8, 3, 3), "layer3.0.conv2": (16, 16, 3, 3)}
+    weights = {}
+    for name, shape in layers.items():
+        weights[f"{name}.weight"] = torch.randn(shape)
+        norm = name.replace("conv", "bn")
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            weights[f"{norm}.{part}"] = torch.ones(shape[0])
+    weights |= {"linear.weight": torch.randn(7, 16), "linear.bias": torch.zeros(7)}
+    torch.save({"state_dict": weights}, tmp_path / "their.th")
+    return tmp_path / "their.th"
+
+
 KNOWN = ("--architecture", "cnn", "--set", "width=4", "--shape", "1,8,8", "--outputs", "3")
 
 
@@ -73,21 +90,35 @@ def test_a_file_with_its_network_told(told, file, zoo):
     assert (card.mean, card.std, card.licence, card.source) == ((0.25,), (0.125,), "MIT", str(file))
 
 
-def test_a_file_whose_layout_is_known(told, tmp_path):
-    layers = {"conv1": (4, 3, 3, 3), "layer1.0.conv1": (4, 4, 3, 3), "layer1.0.conv2": (4, 4, 3, 3)}
-    layers |= {"layer2.0.conv1": (8, 4, 3, 3), "layer2.0.conv2": (8, 8, 3, 3)}
-    layers |= {"layer3.0.conv1": (16, 8, 3, 3), "layer3.0.conv2": (16, 16, 3, 3)}
-    weights = {}
-    for name, shape in layers.items():
-        weights[f"{name}.weight"] = torch.randn(shape)
-        norm = name.replace("conv", "bn")
-        for part in ("weight", "bias", "running_mean", "running_var"):
-            weights[f"{norm}.{part}"] = torch.ones(shape[0])
-    weights |= {"linear.weight": torch.randn(7, 16), "linear.bias": torch.zeros(7)}
-    torch.save({"state_dict": weights}, tmp_path / "their.th")
-    told("add", "theirs", tmp_path / "their.th")
+def test_a_file_whose_layout_is_known(told, recognised):
+    told("add", "theirs", recognised)
     card = open_model("theirs").card
     assert (card.architecture, card.outputs, card.name) == ("resnet", 7, "theirs")
+    assert card.mean == (0.485, 0.456, 0.406)
+
+
+def test_what_a_layout_does_not_say_is_taken(told, recognised):
+    told("add", "theirs", recognised, "--mean", "0.25,0.5,0.75", "--std", "0.5,0.25,0.125")
+    card = open_model("theirs").card
+    assert (card.mean, card.std) == ((0.25, 0.5, 0.75), (0.5, 0.25, 0.125))
+
+
+@pytest.mark.parametrize(
+    ("options", "told_of"),
+    [
+        (("--outputs", "10"), "--outputs: FILE is of a layout that says what its network is; leave it out"),
+        (
+            ("--shape", "3,32,32", "--set", "width=4", "--mean", "0.5,0.5,0.5"),
+            "--set, --shape: FILE is of a layout that says what its network is; leave them out",
+        ),
+        (("--mean", "3,3"), "--mean '3,3': write 3 numbers, at least 0, with commas between"),
+        (("--std", ""), "--std '': write 3 numbers, at least 1e-06, with commas between"),
+    ],
+)
+def test_what_a_layout_says_is_not_said_again(told, recognised, zoo, options, told_of):
+    text = told("add", "theirs", recognised, *options, code=2)
+    assert text == f"error: {told_of.replace('FILE', str(recognised))}\n"
+    assert not zoo.exists()
 
 
 def test_a_run_is_kept_with_its_recipe(told, tmp_path, zoo):
@@ -102,6 +133,73 @@ def test_a_run_is_kept_with_its_recipe(told, tmp_path, zoo):
     kept, best = opened.module.state_dict(), run.model.state_dict()
     assert kept.keys() == best.keys() and all(torch.equal(kept[name], best[name]) for name in best)
     assert "recipe.toml" in told("show", "digits")
+
+
+@pytest.fixture
+def text_run(tmp_path):
+    """Of a language model, trained for one epoch."""
+    (tmp_path / "play.txt").write_text("abc abd bad cab dab. " * 60)
+    model = {"name": "transformer", "width": 16, "depth": 1, "heads": 2, "context": 16}
+    settings = [{"model": model, "stop": {"epochs": 1}}]
+    return runs.train(None, tmp_path / "play.txt", settings=settings, out=tmp_path / "run")
+
+
+def test_a_language_model_is_scored_in_bits(told, text_run):
+    told("add", "play", text_run.folder)
+    score = f"test loss {text_run.result['test']['bits']:.3f} bits per character"
+    assert open_model("play").card.score == score
+
+
+def test_a_run_that_has_not_finished_says_so(told, text_run):
+    (text_run.folder / "result.json").unlink()
+    told("add", "play", text_run.folder)
+    assert open_model("play").card.score == "none: training has not finished"
+
+
+@pytest.mark.parametrize(
+    ("options", "told_of"),
+    [
+        (("--architecture", "cnn"), "--architecture: RUN is a run, which knows its network; leave it out"),
+        (
+            ("--mean", "0.5", "--outputs", "3"),
+            "--outputs, --mean: RUN is a run, which knows its network; leave them out",
+        ),
+    ],
+)
+def test_what_a_run_knows_is_not_said_again(told, text_run, options, told_of, zoo):
+    text = told("add", "play", text_run.folder, *options, code=2)
+    assert text == f"error: {told_of.replace('RUN', str(text_run.folder))}\n"
+    assert not zoo.exists()
+
+
+def test_the_licence_of_what_a_run_started_from_stays_with_it(told, tmp_path):
+    settings = [{"transfer": {"source": "ravine-fashion", "train": "head"}, "stop": {"epochs": 1}}]
+    run = runs.train(None, "digits", settings=settings, out=tmp_path / "run")
+    told("add", "mine", run.folder)
+    card, origin = open_model("mine").card, open_model("ravine-fashion").card
+    assert card.licence == origin.licence != ""
+    assert card.source == f"{run.folder}, which went on from ravine-fashion (Ravine)"
+    assert f"licence      {origin.licence}\n" in told("show", "mine")
+    told("add", "other", run.folder, "--licence", "MIT", "--source", "here")
+    card = open_model("other").card
+    assert (card.licence, card.source) == ("MIT", "here")
+
+
+def test_files_and_runs_are_shown_as_networks_of_the_zoo_are(told, recognised, text_run):
+    said = {line.split()[0]: line[13:] for line in told("show", recognised).splitlines()}
+    assert (said["name"], said["architecture"], said["outputs"]) == ("their", "resnet", "7")
+    said = {line.split()[0]: line[13:] for line in told("show", text_run.folder).splitlines()}
+    assert said["architecture"] == "transformer" and said["source"] == str(text_run.folder)
+    assert "hf:no/such/place: there is no such folder" in told("show", "hf:no/such/place", code=2)
+
+
+def test_a_card_is_shown_though_its_weights_are_damaged(told, file, zoo, text_run, monkeypatch):
+    told("add", "mine", file, *KNOWN)
+    (zoo / "mine" / "weights.safetensors").unlink()
+    assert "architecture cnn" in told("show", "mine")
+    text_run.folder.rename(text_run.folder.with_name("mine"))
+    monkeypatch.chdir(text_run.folder.parent)
+    assert "architecture transformer" in told("show", "mine"), "what is here comes first, as in a recipe"
 
 
 def test_check_finds_the_damaged_one(told, file, zoo):
@@ -137,6 +235,10 @@ def test_check_tells_of_each(capsys, told, file, zoo):
         (("add", "mine", "FILE", *KNOWN[:-1], "4"), "does not fit the network: of another shape: "),
         (("add", "mine", "FILE", *KNOWN, "--set", "width"), "'width' is not key=value"),
         (("add", "mine", "FILE", *KNOWN, "--set", "wide=4"), "no setting 'wide'"),
+        (
+            ("add", "mine", "FILE", *KNOWN, "--set", "width=abc"),
+            "model 'cnn': width = 'abc': input should be",
+        ),
         (("add", "mine", "FILE", *KNOWN, "--architecture", "cnm"), "'cnm'"),
         (("add", "mine", "FILE", *KNOWN, "--architecture", "os:getcwd"), "would import and run code"),
         (("add", "mine", "FILE", *KNOWN, "--shape", "8,8"), "--shape '8,8': write 3 whole numbers"),
@@ -176,5 +278,26 @@ def test_a_card_that_is_damaged_is_named(told, file, zoo):
     told("add", "mine", file, *KNOWN)
     path = zoo / "mine" / "card.json"
     path.write_text(json.dumps({"name": "mine"}))
-    for arguments in (("show", "mine"), ("list",)):
-        assert f"{path} is no card of a pretrained network: it lacks" in told(*arguments, code=2)
+    reason = f"{path} is no card of a pretrained network: it lacks architecture, lacks outputs, lacks shape"
+    assert told("show", "mine", code=2) == f"error: {reason}\n"
+
+
+def test_one_damaged_card_hides_no_other_network(capsys, told, file, zoo):
+    for name in ("bad", "card", "good"):
+        told("add", name, file, *KNOWN)
+    for name, changes in {"bad": {"data": 5}, "card": {"settings": {"width": [1]}}}.items():
+        path = zoo / name / "card.json"
+        path.write_text(json.dumps({**json.loads(path.read_bytes()), **changes}))
+    lines = told("list").splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [*OWN, "card", "good", "bad:"]
+    reason = f"{zoo / 'bad' / 'card.json'} is damaged: data: input should be a valid string"
+    assert lines[-1] == f"bad: {reason}"
+    assert main(["zoo", "check"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == [
+        *(f"{name}: as it should be" for name in OWN),
+        f"bad: {reason}",
+        "card: model 'cnn': width = [1]: input should be a valid integer",
+        "good: as it should be",
+    ]
+    assert captured.err == "error: 2 of 5 networks cannot be used\n"

@@ -222,6 +222,22 @@ def test_probes_are_on_the_training_part_alone(source, data):
     assert found[-1].accuracy > 0.8
 
 
+@pytest.mark.parametrize("each", [2, 1])
+def test_a_few_images_are_probed_one_by_one(source, tmp_path, each):
+    """Two classes: of so few images each is judged by the others; of one alone nothing can be."""
+    pixels = np.random.default_rng(0).integers(0, 256, (2 * each, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "few.npz", x_train=pixels, y_train=[0, 1] * each, x_test=pixels, y_test=[0, 1] * each)
+    found = probe(
+        runs.make_setup(
+            None,
+            tmp_path / "few.npz",
+            "finetune",
+            settings=[from_source(source), {"data": {"validation": 0.0}}],
+        )
+    )
+    assert all(depth.accuracy * 2 * each % 1 == pytest.approx(0, abs=1e-6) for depth in found)
+
+
 def test_a_failure_from_scratch_loses_nothing(source, data, tmp_path, monkeypatch):
     def fails(*_):
         raise RunError("the disk is full")

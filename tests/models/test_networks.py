@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ravine.errors import ModelError, RecipeError
-from ravine.models import make
+from ravine.models import _typed, make
 from ravine.models.activations import activation_expansion
 from ravine.registry import entries, lookup, names
 from ravine.training.output_check import check
@@ -263,6 +263,15 @@ def test_auto_picks_by_data(kind, shape, expected):
         ("resnet", (1, 8, 8), {"normalization": "instance", "stem_stride": 2}, "single pixels"),
         ("resnet", (1, 28, 28), {"blocks": ()}, "blocks must be at least 1"),
         ("resnet", (1, 28, 28), {"blocks": (2, -1)}, "must not be negative"),
+        ("mlp", (4,), {"width": "abc"}, "model 'mlp': width = 'abc': input should be a valid integer"),
+        (
+            "mlp",
+            (4,),
+            {"width": 1.5, "activation": 5},
+            "width = 1.5: .*; activation = 5: input should be a valid s",
+        ),
+        ("resnet", (1, 28, 28), {"blocks": 3}, "blocks = 3: input should be a valid tuple"),
+        ("cnn", (1, 8, 8), {"ending": "max"}, "ending = 'max': input should be 'mean' or 'flatten'"),
         ("transformer", (4,), {}, "takes text"),
         ("transformer", (), {"width": 10, "heads": 4}, "multiple of heads"),
         ("transformer", (), {"normalization": "batch"}, "causal transformer"),
@@ -285,3 +294,17 @@ def test_a_text_longer_than_the_context_is_refused():
 
 def task_of(name: str) -> str:
     return "language" if name == "transformer" else "classification"
+
+
+def test_settings_of_a_type_of_ones_own_are_handed_on():
+    class Own:
+        """What nothing outside knows how to check."""
+
+    def network(shape: tuple[int, ...], outputs: int, *, own: Own, width: int = 2) -> nn.Module:
+        raise NotImplementedError
+
+    network.__annotations__["own"] = Own
+    own = Own()
+    assert _typed("mine", network, {"own": own, "width": 3}) == {"own": own, "width": 3}
+    with pytest.raises(ModelError, match="model 'mine': width = 'x': input should be a valid integer"):
+        _typed("mine", network, {"own": own, "width": "x"})

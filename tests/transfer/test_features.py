@@ -133,6 +133,22 @@ def test_of_a_tuple_the_first_and_of_several_calls_the_first():
         torch.testing.assert_close(head, model.head(sequence[:, -1]))
 
 
+def test_items_that_do_not_fit_or_are_not_there_are_refused():
+    network = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    with pytest.raises(ModelError, match="there are no items to have features of"):
+        features(network, [], ["0"])
+    with pytest.raises(ModelError, match=r"the network failed for items of shape \(2, 7\): "):
+        features(network, [torch.zeros(2, 7)], ["0"])
+
+
+def test_a_probe_needs_items():
+    one, none = torch.ones(1, 3), torch.ones(0, 3)
+    classes = torch.zeros(1, dtype=torch.long)
+    for given in ((none, classes[:0], one, classes), (one, classes, none, classes[:0])):
+        with pytest.raises(ModelError, match="a probe needs an item to fit to, and another to judge"):
+            linear_probe(*given)
+
+
 def test_unknown_and_uncalled_modules_are_refused_by_name():
     model = make("mlp", (8,), 4, {"width": 8})
 

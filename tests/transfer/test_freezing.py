@@ -505,9 +505,18 @@ class Branching(nn.Module):
         return self.head(self.last(x) if x.sum() > 0 else self.last(-x))
 
 
+def test_what_is_not_there_is_not_thawed():
+    model = cnn()
+    freeze(model, until="head")
+    model.head.requires_grad_(False)
+    with pytest.raises(ModelError, match="the network has no module 'typo'"):
+        unfreeze(model, ["head", "typo"])
+    assert not any(parameter.requires_grad for parameter in model.head.parameters())
+
+
 def test_the_order_is_that_of_the_calls():
     model = Branching()
-    with pytest.raises(ModelError, match="cannot be traced"):
+    with pytest.raises(ModelError, match=r"^the network cannot be traced: .*Give prepared items as sample="):
         freeze(model, until="last")
     assert freeze(model, until="last", sample=torch.randn(2, 8)) == ["first"]
 

@@ -262,12 +262,62 @@ def test_weights_tied_without_a_module_leave_no_head(traced):
 
 def test_an_untraceable_network_is_refused_and_found_by_running_it():
     model = Untraceable()
-    with pytest.raises(ModelError, match="cannot be traced"):
+    with pytest.raises(ModelError, match=r"^the network cannot be traced: .*Give prepared items as sample="):
         find_head(model)
     assert find_head(model, torch.randn(ROWS)) == "head"
 
 
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.body(torch.relu(self.body(x)))
+
+
+class Shaped(nn.Module):
+    """Its output has a shape that only six numbers have."""
+
+    def __init__(self, *shape):
+        super().__init__()
+        self.body, self.head, self.shape = nn.Linear(4, 4), nn.Linear(4, 6), shape
+
+    def forward(self, x):
+        return self.head(self.body(x)).view(*self.shape)
+
+
+@pytest.mark.parametrize("sample", [None, torch.ones(2, 4)])
+def test_a_layer_that_is_called_twice_is_no_head(sample):
+    with pytest.raises(ModelError, match="the head body is called more than once: it cannot be replaced"):
+        replace_head(Twice(), 3, sample=sample)
+
+
+@pytest.mark.parametrize("shape", [(-1, 3, 2), ((-1, 6),)])
+def test_an_output_of_a_fixed_shape_leaves_no_other_head(shape):
+    model = Shaped(*shape)
+    old = model.head
+    with pytest.raises(ModelError, match="no linear layer gives its output as it is"):
+        replace_head(model, 3)
+    with pytest.raises(ModelError, match="with another head in the place of head the network failed"):
+        replace_head(model, 5, sample=torch.ones(2, 4))
+    assert model.head is old
+    assert replace_head(Shaped(-1, 1, 6), 6, at="head") == "head"
+
+
+def test_a_convolution_keeps_its_stride_and_padding():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 2, 1, stride=2, padding=1))
+    replace_head(model, 5)
+    assert model(torch.zeros(1, 3, 8, 8)).shape == (1, 5, 5, 5)
+
+
 def test_refusals_by_name():
+    model = nn.Sequential(nn.Linear(4, 4), nn.LazyLinear(2))
+    with pytest.raises(ModelError, match="1 has no sizes yet: run the network once before"):
+        replace_head(model, 3, at="1")
+    for classes in (2.5, "3", True):
+        with pytest.raises(ModelError, match=f"an output or more, not {classes!r}"):
+            replace_head(model, classes)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2))
     with pytest.raises(ModelError, match="not 0"):
         replace_head(model, 0)

@@ -91,9 +91,7 @@ def trace(model: nn.Module) -> Tracer:
         }
         tracer.trace(twin, defaults)
     except Exception as error:
-        raise ModelError(
-            f"the network cannot be traced, so its residual branches are not found: {error}"
-        ) from error
+        raise ModelError(f"the network cannot be traced: {error}") from error
     return tracer
 
 

@@ -1,6 +1,8 @@
 """A finished run as a network to start from."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..errors import ModelError
 from ..transfer.zoo.card import Card, Pretrained
@@ -16,8 +18,8 @@ def open_run(path: Path) -> Pretrained:
     """The network of a run with its best weights, and what is known of it.
 
     Raises:
-        ModelError: its inputs were prepared in a way that other data cannot share; or a hub's library made
-            its network.
+        ModelError: its inputs were prepared in a way that other data cannot share; a hub's library made its
+            network; or what it keeps of the network it started from is damaged.
         RunError: no run there, no weights yet, or its network was given as an object.
         TrustError: its network is a person's own code.
     """
@@ -35,8 +37,7 @@ def open_run(path: Path) -> Pretrained:
         raise ModelError(f"{path} is of a {kind}: networks that know images or text can be taken on")
     mean, std = _by_channel(path, preprocessing) if kind == "image" else ((), ())
     result = folder.read_json("result.json") if folder.finished else {}
-    scored = result.get("test", {})
-    score = f"test accuracy {scored['accuracy']:.1%}" if "accuracy" in scored else ""
+    origin = _origin(folder)
     card = Card(
         name=path.name,
         architecture=recipe.model.name,
@@ -48,10 +49,28 @@ def open_run(path: Path) -> Pretrained:
         outputs=len(spec["classes"]),
         classes=tuple(spec["classes"]),
         data=str(result.get("data", "")),
-        source=str(path),
-        score=score,
+        licence=origin.licence if origin else "",
+        source=f"{path}, which went on from {_told(origin)}" if origin else str(path),
+        score=_score(result) if folder.finished else "none: training has not finished",
     )
     return Pretrained(card, module)
+
+
+def _origin(folder: RunFolder) -> Card | None:
+    """Of the network that the run itself started from: its licence holds for what became of it."""
+    path = folder.path / "pretrained.json"
+    return Card.from_json(folder.read_json(path.name), str(path)) if path.is_file() else None
+
+
+def _told(origin: Card) -> str:
+    return f"{origin.name} ({origin.source})" if origin.source else origin.name
+
+
+def _score(result: Mapping[str, Any]) -> str:
+    scored = result.get("test", {})
+    if "bits" in scored:  # of text, whose accuracy says little
+        return f"test loss {scored['bits']:.3f} bits per character"
+    return f"test accuracy {scored['accuracy']:.1%}" if "accuracy" in scored else ""
 
 
 def _by_channel(path: Path, preprocessing: Preprocessing) -> tuple[tuple[float, ...], tuple[float, ...]]:

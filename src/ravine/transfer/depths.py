@@ -70,7 +70,7 @@ class _Calls:
         self._taken: dict[str, tuple[Tensor, int]] = {}
         self._given: dict[str, tuple[Tensor, int]] = {}
         if sample is None:
-            self._traced = trace(model)
+            self._traced = traced(model)
             self.calls = self._traced.called
         else:
             self.calls = []
@@ -176,6 +176,16 @@ class _Calls:
                 handle.remove()
         one, two = found
         return one is not None and two is not None and torch.equal(one, two)
+
+
+def traced(model: nn.Module) -> Tracer:
+    """As `trace`; where that is not possible, what is is told."""
+    try:
+        return trace(model)
+    except ModelError as error:
+        raise ModelError(
+            f"{error}. Give prepared items as sample=, and the network is run on them instead"
+        ) from error
 
 
 def first_tensor(value: Any) -> Tensor | None:

@@ -39,7 +39,7 @@ def features(
         float32 on the CPU, (N, features) if pooled, for each name.
 
     Raises:
-        ModelError: the network has or calls no such module.
+        ModelError: the network has or calls no such module, or fails; or there are no items.
     """
     wanted = list(at)
     known = dict(model.named_modules())
@@ -71,10 +71,17 @@ def features(
                     model(batch)
                 except _ReachedError:
                     continue
+                except (RuntimeError, ValueError, TypeError, IndexError) as error:
+                    told = str(error).strip().splitlines()[0]
+                    raise ModelError(
+                        f"the network failed for items of shape {tuple(batch.shape)}: {told}"
+                    ) from error
                 raise ModelError(f"the network does not call {', '.join(sorted(found.keys() - seen))}")
     finally:
         for handle in handles:
             handle.remove()
+    if not all(found.values()):
+        raise ModelError("there are no items to have features of")
     return [torch.cat(found[name]) for name in wanted]
 
 
@@ -135,7 +142,12 @@ def linear_probe(
         judged: features (M, D).
         answers: their classes.
         strengths: what Σw²/2 is multiplied by and added to the mean loss.
+
+    Raises:
+        ModelError: there is no item to fit to, or none to judge.
     """
+    if not len(targets) or not len(answers):
+        raise ModelError("a probe needs an item to fit to, and another to judge")
     mean, deviation = train.mean(0), train.std(0, correction=0)
     scale = torch.where(deviation > 1e-6 * mean.abs(), 1 / deviation, 0.0)
     inputs, others = (train - mean) * scale, (judged - mean) * scale

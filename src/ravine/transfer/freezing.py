@@ -71,7 +71,13 @@ def unfreeze(model: nn.Module, modules: Sequence[str] | None = None) -> None:
     Args:
         model: changed in place.
         modules: their names, with all that is in them; None all of the network.
+
+    Raises:
+        ModelError: there is no such module.
     """
+    known = dict(model.named_modules())
+    if missing := [name for name in modules or () if name not in known]:
+        raise ModelError(f"the network has no module {missing[0]!r}")
     for name, module in model.named_modules():
         if modules is not None and not within(name, modules):
             continue

@@ -1,13 +1,14 @@
 """The last layer replaced, so that a trained network tells other classes apart (T28)."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from ..errors import ModelError
-from ..generalize.tracing import trace
-from .depths import run, watched
+from .depths import all_calls, run, traced, watched
 
 Head = nn.Linear | nn.Conv2d
 
@@ -15,11 +16,9 @@ Head = nn.Linear | nn.Conv2d
 # loss is that of chance (Girshick et al. 2014 draw theirs so, too).
 HEAD_DEVIATION = 0.01
 
-# What changes a tensor's shape, and no number in it.
+# What changes a tensor's shape, and no number in it. Those of the second kind name the sizes.
 _RESHAPES = {
     "flatten",
-    "view",
-    "reshape",
     "squeeze",
     "unsqueeze",
     "float",
@@ -27,6 +26,7 @@ _RESHAPES = {
     "transpose",
     "permute",
 }
+_SIZED = {"view", "reshape"}
 
 
 def find_head(model: nn.Module, sample: Tensor | None = None) -> str:
@@ -37,7 +37,8 @@ def find_head(model: nn.Module, sample: Tensor | None = None) -> str:
         sample: prepared items (N, ...) to run; without one the network is traced.
 
     Raises:
-        ModelError: no such layer gives the output as it is; the message lists the candidates.
+        ModelError: no such layer gives the output as it is, and the message lists the candidates; or it is
+            called more than once, or shares its weights.
     """
     found = _by_run(model, sample) if sample is not None else _by_trace(model)
     if len(found) != 1:
@@ -55,6 +56,8 @@ def find_head(model: nn.Module, sample: Tensor | None = None) -> str:
     tied = _others_with(model, name)
     if tied:
         raise ModelError(f"the head {name} shares its weights with {', '.join(tied)}: it cannot be replaced")
+    if all_calls(model, sample).count(name) > 1:
+        raise ModelError(f"the head {name} is called more than once: it cannot be replaced")
     return name
 
 
@@ -72,10 +75,12 @@ def replace_head(
         sample: as for `find_head`.
 
     Raises:
-        ModelError: as `find_head`; or `at` names no linear layer; or `classes` is below 1.
+        ModelError: as `find_head`; or `at` names no linear layer, or one that has no sizes yet; or `classes`
+            is no whole number above 0; or the network fails on the sample with another head, and has its own
+            again.
     """
-    if classes < 1:
-        raise ModelError(f"a head has an output or more, not {classes}")
+    if not isinstance(classes, int) or isinstance(classes, bool) or classes < 1:
+        raise ModelError(f"a head has an output or more, not {classes!r}")
     name = find_head(model, sample) if at is None else at
     try:
         old = model.get_submodule(name)
@@ -86,12 +91,19 @@ def replace_head(
             f"{name} is a {type(old).__name__}; a head is linear, or a convolution of single pixels"
         )
     weight = old.weight
+    if isinstance(weight, UninitializedParameter):
+        raise ModelError(f"{name} has no sizes yet: run the network once before")
     like: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
     made: Head
     if isinstance(old, nn.Linear):
         made = nn.Linear(old.in_features, classes, bias=old.bias is not None, **like)
     else:
-        made = nn.Conv2d(old.in_channels, classes, 1, bias=old.bias is not None, **like)
+        where: dict[str, Any] = {
+            "stride": old.stride,
+            "padding": old.padding,
+            "padding_mode": old.padding_mode,
+        }
+        made = nn.Conv2d(old.in_channels, classes, 1, bias=old.bias is not None, **where, **like)
     nn.init.normal_(made.weight, std=HEAD_DEVIATION)
     if made.bias is not None:
         nn.init.zeros_(made.bias)
@@ -100,6 +112,12 @@ def replace_head(
         raise ModelError("the network is its head: there is nothing to transfer")
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, made)
+    if sample is not None:
+        try:
+            run(model, sample)
+        except ModelError as error:
+            setattr(model.get_submodule(parent), child, old)
+            raise ModelError(f"with another head in the place of {name} {error}") from error
     return name
 
 
@@ -133,7 +151,7 @@ def _by_run(model: nn.Module, sample: Tensor) -> list[str]:
 
 
 def _by_trace(model: nn.Module) -> list[str]:
-    last = next(reversed(trace(model).graph.nodes))
+    last = next(reversed(traced(model).graph.nodes))
     # A network that is one layer of torch's is its graph's only call.
     node: Any = last.args[0] if last.op == "output" else last
     while isinstance(node, torch.fx.Node):
@@ -143,10 +161,20 @@ def _by_trace(model: nn.Module) -> list[str]:
             if not isinstance(module, nn.Flatten | nn.Identity):
                 return [name] if _can_be_head(module) else []
         called = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-        if node.op != "call_module" and called not in _RESHAPES:
+        if node.op != "call_module" and called not in _RESHAPES | _SIZED:
             return []
+        if called in _SIZED and any(isinstance(size, int) and size > 1 for size in _flat(node.args[1:])):
+            return []  # outputs of this size alone
         node = node.args[0] if node.args else None
     return []
+
+
+def _flat(sizes: Iterable[Any]) -> Iterator[Any]:
+    for size in sizes:
+        if isinstance(size, tuple | list):
+            yield from _flat(size)
+        else:
+            yield size
 
 
 def _others_with(model: nn.Module, name: str) -> list[str]:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ravine.errors import ModelError
 from ravine.training.data import DataOptions, open_data
 from ravine.transfer import open_model
 from ravine.transfer.zoo.layouts import LAYOUTS, recognised
@@ -89,6 +90,35 @@ def test_what_is_of_no_known_layout_is_not_recognised():
         assert recognised(dict.fromkeys(layout.keys, torch.zeros(1))) is layout
 
 
+def resnet_weights():
+    torch.manual_seed(0)
+    return CifarResNet(8, (1, 1, 1), 5).state_dict()
+
+
+RESNET = "has the names of a residual network for CIFAR with padded shortcuts, but"
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "told"),
+    [
+        ("conv1.weight", None, f"{RESNET} conv1.weight is missing"),
+        ("conv1.weight", torch.tensor(1.0), f"{RESNET} conv1.weight has 0 dimensions and must have 4"),
+        ("linear.weight", torch.zeros(5), f"{RESNET} linear.weight has 1 dimensions and must have 2"),
+        ("conv1.weight", torch.zeros(0, 3, 3, 3), "model 'resnet': width must be at least 1, not 0"),
+        ("linear.bias", None, "does not fit the network: missing: head.bias"),
+        ("linear.bias", torch.tensor(1.0), "of another shape: head.bias is () and must be (5,)"),
+        ("extra", torch.zeros(2, 2), "does not fit the network: unexpected: extra"),
+        ("bn1.weight", torch.ones(8).int(), "not of floating point: stem.norm.weight is torch.int32"),
+    ],
+)
+def test_a_cifar_resnet_that_is_not_whole_is_told(name, tensor, told, tmp_path):
+    weights = {**resnet_weights(), name: tensor}
+    torch.save({key: value for key, value in weights.items() if value is not None}, tmp_path / "mine.th")
+    with pytest.raises(ModelError) as caught:
+        open_model(str(tmp_path / "mine.th"))
+    assert told in str(caught.value)
+
+
 # Keras' MobileNet, in float64 and NumPy.
 
 STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
@@ -164,6 +194,40 @@ def test_a_keras_mobilenet_gives_what_tensorflow_computes(width, size, tmp_path)
     assert (card.architecture, card.settings, card.outputs) == ("mobilenet", {"width": width}, 5)
     # Pixels scaled by x/127.5 − 1, as TensorFlow's networks have them.
     assert card.shape == (3, 224, 224) and card.mean == card.std == (0.5, 0.5, 0.5)
+
+
+MOBILENET = "has the names of Keras' MobileNet, but"
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "told"),
+    [
+        ("conv1/kernel", None, f"{MOBILENET} conv1/kernel is missing"),
+        ("conv1/kernel", np.zeros((3, 3, 8)), f"{MOBILENET} conv1/kernel has 3 dimensions and must have 4"),
+        ("conv_preds/kernel", np.zeros(5), f"{MOBILENET} conv_preds/kernel has 1 dimensions and must have 4"),
+        ("conv_preds/bias", None, "does not fit the network: missing: head.bias"),
+        ("extra/kernel", np.zeros((2, 2)), "does not fit the network: unexpected: extra.conv.weight"),
+        (
+            "conv_pw_1/kernel",
+            np.zeros((8, 16)),
+            "blocks.block1.pointwise.conv.weight is (8, 16) and must be (16, 8, 1, 1)",
+        ),
+    ],
+)
+def test_a_mobilenet_that_is_not_whole_is_told(name, array, told, tmp_path):
+    arrays = {**keras_arrays(0.25, 5), name: array}
+    np.savez(tmp_path / "m.npz", **{key: value for key, value in arrays.items() if value is not None})
+    with pytest.raises(ModelError) as caught:
+        open_model(str(tmp_path / "m.npz"))
+    assert told in str(caught.value)
+
+
+def test_a_mobilenet_of_whole_numbers_is_refused(tmp_path):
+    np.savez(tmp_path / "m.npz", **{key: v.astype(np.int32) for key, v in keras_arrays(0.25, 5).items()})
+    with pytest.raises(
+        ModelError, match=r"m\.npz does not fit the network: not of floating point: stem\.conv"
+    ):
+        open_model(str(tmp_path / "m.npz"))
 
 
 def test_the_imagenet_mobilenet_on_a_photograph(real_data):

@@ -76,6 +76,22 @@ def test_counts_of_batches_may_be_missing():
     assert_equal(model, {**weights, "1.num_batches_tracked": torch.tensor(0)})
 
 
+def test_rounded_weights_are_refused_and_counts_are_not():
+    model = network()
+    before = state(model)
+    weights = {name: t.int() for name, t in network(1).state_dict().items() if not name.endswith("bias")}
+    weights |= {name: t for name, t in network(1).state_dict().items() if name.endswith("bias")}
+    with pytest.raises(ModelError) as caught:
+        load_weights(model, weights, "w.npz")
+    assert str(caught.value) == (
+        "w.npz does not fit the network: not of floating point: 0.weight is torch.int32, 1.weight is "
+        "torch.int32, 1.running_mean is torch.int32, 1.running_var is torch.int32, 3.weight is torch.int32"
+    )
+    assert_equal(model, before)
+    load_weights(model, {**state(network(1)), "1.num_batches_tracked": torch.tensor(7)}, "file")
+    assert model[1].num_batches_tracked == 7
+
+
 def test_half_precision_becomes_that_of_the_network():
     weights = {name: t.half() if t.is_floating_point() else t for name, t in network(1).state_dict().items()}
     model = network()

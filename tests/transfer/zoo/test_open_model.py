@@ -14,7 +14,15 @@ from ravine.transfer.zoo.building import build
 from ravine.transfer.zoo.card import Card
 from ravine.transfer.zoo.opening import open_file
 
-CARD = Card(name="mine", architecture="cnn", settings={"width": 4}, shape=(1, 8, 8), outputs=3)
+CARD = Card(
+    name="mine",
+    architecture="cnn",
+    settings={"width": 4},
+    shape=(1, 8, 8),
+    mean=(0.5,),
+    std=(0.25,),
+    outputs=3,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +52,13 @@ def test_a_file_with_its_card(tmp_path, suffix):
     opened = open_file(path, CARD)
     assert opened.card is CARD and not opened.module.training
     assert all(torch.equal(tensor, state[name]) for name, tensor in opened.module.state_dict().items())
+
+
+def test_a_path_is_as_good_as_its_text(tmp_path):
+    save_file(network().state_dict(), tmp_path / "w.safetensors")
+    for name in (tmp_path / "w.safetensors", str(tmp_path / "w.safetensors")):
+        with pytest.raises(ModelError, match=r"w\.safetensors is of no layout that is known"):
+            open_model(name)
 
 
 def test_a_file_of_another_network_than_its_card(tmp_path):

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -110,7 +111,7 @@ def test_a_card_of_another_network_is_told(zoo):
     shelf.put(CARD, network().state_dict())
     path = zoo / "small" / "card.json"
     record = json.loads(path.read_text())
-    path.write_text(json.dumps({**record, "outputs": 5, "settings": {"width": 8}}))
+    path.write_text(json.dumps({**record, "outputs": 5, "classes": [], "settings": {"width": 8}}))
     with pytest.raises(ModelError, match=r"small/weights.* does not fit the network: of another shape: "):
         open_model("small")
 
@@ -129,6 +130,58 @@ def test_a_damaged_card(zoo, content, message):
     shelf.put(CARD, network().state_dict())
     (zoo / "small" / "card.json").write_text(content)
     with pytest.raises(ModelError, match=message):
+        open_model("small")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"outputs": "10"}, "outputs: input should be a valid integer"),
+        ({"outputs": True}, "outputs: input should be a valid integer"),
+        ({"outputs": 0, "classes": []}, "outputs: 0 is less than 1"),
+        ({"settings": [1]}, "settings: input should be an object"),
+        ({"architecture": 5}, "architecture: input should be a valid string"),
+        (
+            {"data": 5, "classes": 7},
+            "classes: input should be a valid array; data: input should be a valid string",
+        ),
+        ({"classes": ["a", 1, 2]}, "classes: input should be a valid string"),
+        ({"classes": ["a", "b"]}, "classes: 2 names for 3 outputs"),
+        ({"kind": "sound"}, "kind: input should be 'image' or 'text'"),
+        ({"kind": "text"}, "shape: that of text is empty"),
+        ({"shape": [1, 8]}, "shape: that of images is (channels, height, width), each at least 1"),
+        ({"shape": [1, 0, 8]}, "shape: that of images is (channels, height, width), each at least 1"),
+        ({"shape": [1, 8, "8"]}, "shape: input should be a valid integer"),
+        ({"mean": ["a"]}, "mean: input should be a valid number"),
+        ({"mean": [0.1, 0.2]}, "mean: 2 values for 1 channels"),
+        ({"mean": [float("nan")]}, "mean: its values must be finite"),
+        ({"shape": [3, 8, 8]}, "mean: 1 values for 3 channels; std: 1 values for 3 channels"),
+        ({"std": [0.0]}, "std: its values must be finite and greater than 0"),
+        ({"std": [float("inf")]}, "std: its values must be finite and greater than 0"),
+    ],
+)
+def test_values_that_no_card_has(zoo, changes, told):
+    path = shelf.put(CARD, network().state_dict()) / "card.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), **changes}))
+    with pytest.raises(ModelError) as caught:
+        open_model("small")
+    assert str(caught.value) == f"{path} is damaged: {told}"
+
+
+@pytest.mark.parametrize(
+    ("width", "told"),
+    [
+        (
+            "wide",
+            "model 'cnn': width = 'wide': input should be a valid integer, unable to parse string",
+        ),
+        ([4], "model 'cnn': width = [4]: input should be a valid integer"),
+    ],
+)
+def test_a_setting_that_the_network_cannot_take(zoo, width, told):
+    path = shelf.put(CARD, network().state_dict()) / "card.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "settings": {"width": width}}))
+    with pytest.raises(ModelError, match=re.escape(told)):
         open_model("small")
 
 

@@ -225,6 +225,46 @@ def test_weights_that_are_not_finite(name, bad, tmp_path):
         read_weights(tmp_path / name)
 
 
+ODD = {
+    "sparse": lambda: torch.eye(3).to_sparse(),
+    "meta": lambda: torch.empty(3, device="meta"),
+    "quantised": lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated:UserWarning")
+def test_weights_that_are_no_plain_numbers(kind, tmp_path):
+    odd = ODD[kind]()
+    torch.save({**WEIGHTS, "b.weight": odd}, tmp_path / "w.pt")
+    with pytest.raises(ModelError) as caught:
+        read_weights(tmp_path / "w.pt")
+    assert str(caught.value) == (
+        f"{tmp_path / 'w.pt'}: the weights b.weight are sparse, quantised or without values; "
+        "save them as plain numbers"
+    )
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_weights_of_eight_bits_are_finite_or_refused(kind, tmp_path):
+    save_file({"a": torch.ones(3).to(kind)}, tmp_path / "w.safetensors")
+    assert read_weights(tmp_path / "w.safetensors")["a"].float().tolist() == [1, 1, 1]
+    save_file({"a": torch.tensor([1.0, float("nan")]).to(kind)}, tmp_path / "w.safetensors")
+    with pytest.raises(ModelError, match=r"w\.safetensors: the weights a are not finite"):
+        read_weights(tmp_path / "w.safetensors")
+
+
+def test_a_text_file_is_told_as_none_of_torchs(tmp_path):
+    (tmp_path / "passwd").write_text("root:x:0:0:root:/root:/bin/bash\n")
+    with pytest.raises(ModelError) as caught:
+        read_weights(tmp_path / "passwd")
+    assert str(caught.value) == (
+        f"{tmp_path / 'passwd'} is damaged or cut off: it is no file of weights that torch wrote. "
+        "Download it again."
+    )
+
+
 @pytest.mark.parametrize("content", [[torch.ones(2)], torch.ones(2), {"a": torch.ones(2), "b": 3}, 3])
 def test_what_is_no_state_dict(content, tmp_path):
     torch.save(content, tmp_path / "w.pt")

@@ -39,6 +39,9 @@ def probe(setup: Setup) -> list[Depth]:
 
     Args:
         setup: of a classification of images; its network is left as it was.
+
+    Raises:
+        ModelError: there is one training image alone.
     """
     assert setup.dataset is not None and setup.splits is not None and setup.preprocessing is not None
     positions = setup.splits.train
@@ -59,7 +62,7 @@ def _accuracy(own: Tensor, targets: Tensor, seed: int) -> float:
     """Of probes on items they were not fitted to."""
     count = len(targets)
     order = torch.randperm(count, generator=generator(seed, "folds"))
-    folds = order.tensor_split(FOLDS) if count < FEW else (order[: round(HELD_OUT * count)],)
+    folds = order.tensor_split(min(FOLDS, count)) if count < FEW else (order[: round(HELD_OUT * count)],)
     right = judged = 0.0
     for fold in folds:
         rest = torch.ones(count, dtype=torch.bool)

@@ -1,10 +1,13 @@
 """What is known of a pretrained network: enough to build it, to feed it, and to say where it is from."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from ...errors import ModelError
@@ -59,7 +62,8 @@ class Card:
         """The card of a record; `where` is what messages call it.
 
         Raises:
-            ModelError: keys are missing or unknown.
+            ModelError: keys are missing or unknown, or values are of another type, number or size than theirs
+                must be: each is told.
         """
         if not isinstance(record, Mapping):
             raise ModelError(f"{where} is no card of a pretrained network")
@@ -69,8 +73,41 @@ class Card:
             told = [f"lacks {name}" for name in sorted(missing)]
             told += [f"has an unknown {name!r}" for name in sorted(record.keys() - known)]
             raise ModelError(f"{where} is no card of a pretrained network: it {', '.join(told)}")
-        lists = {name: tuple(value) for name, value in record.items() if isinstance(value, list)}
-        return cls(**{**record, **lists})
+        try:
+            # As JSON, whose lists may be tuples: strict Python values may not.
+            card = _adapter().validate_json(json.dumps(dict(record)), strict=True)
+        except ValidationError as error:
+            told = [f"{item['loc'][0]}: {item['msg'][0].lower()}{item['msg'][1:]}" for item in error.errors()]
+            raise ModelError(f"{where} is damaged: {'; '.join(dict.fromkeys(told))}") from error
+        if told := _mistakes(card):
+            raise ModelError(f"{where} is damaged: {'; '.join(told)}")
+        return card
+
+
+@cache
+def _adapter() -> TypeAdapter[Card]:
+    return TypeAdapter(Card)
+
+
+def _mistakes(card: Card) -> list[str]:
+    """What values of the right types cannot be together."""
+    told = []
+    if card.outputs < 1:
+        told.append(f"outputs: {card.outputs} is less than 1")
+    if card.classes and len(card.classes) != card.outputs:
+        told.append(f"classes: {len(card.classes)} names for {card.outputs} outputs")
+    if card.kind == "text":
+        return told + (["shape: that of text is empty"] if card.shape else [])
+    if len(card.shape) != 3 or min(card.shape) < 1:
+        return [*told, "shape: that of images is (channels, height, width), each at least 1"]
+    for name, values in (("mean", card.mean), ("std", card.std)):
+        if len(values) != card.shape[0]:
+            told.append(f"{name}: {len(values)} values for {card.shape[0]} channels")
+    if not all(map(math.isfinite, card.mean)):
+        told.append("mean: its values must be finite")
+    if not all(0 < value < math.inf for value in card.std):
+        told.append("std: its values must be finite and greater than 0")
+    return told
 
 
 @dataclass

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from ...errors import ModelError
 from .card import Card
 
 Weights = Mapping[str, Tensor]
@@ -18,12 +19,14 @@ class Layout(NamedTuple):
     Attributes:
         told: what it is, in words.
         keys: names that only these have together.
+        dimensions: of the weights that `card` reads, by their names.
         card: of a file's own network, without what only people know.
         renamed: the weights by the names and in the shapes of that network.
     """
 
     told: str
     keys: tuple[str, ...]
+    dimensions: Mapping[str, int]
     card: Callable[[Weights, str], Card]
     renamed: Callable[[Weights], dict[str, Tensor]]
 
@@ -31,6 +34,23 @@ class Layout(NamedTuple):
 def recognised(weights: Weights) -> Layout | None:
     """The layout of a file, if it is a known one."""
     return next((layout for layout in LAYOUTS if weights.keys() >= set(layout.keys)), None)
+
+
+def require_whole(layout: Layout, weights: Weights, where: str) -> None:
+    """A file has what the card of its layout is read from.
+
+    Raises:
+        ModelError: some of it is missing, or has another number of dimensions: each is told.
+    """
+    problems = [
+        f"{name} is missing"
+        if name not in weights
+        else f"{name} has {weights[name].dim()} dimensions and must have {count}"
+        for name, count in layout.dimensions.items()
+        if name not in weights or weights[name].dim() != count
+    ]
+    if problems:
+        raise ModelError(f"{where} has the names of {layout.told}, but {', '.join(problems)}")
 
 
 def _cifar_resnet_card(weights: Weights, name: str) -> Card:
@@ -45,7 +65,7 @@ def _cifar_resnet_card(weights: Weights, name: str) -> Card:
         architecture="resnet",
         settings=settings,
         shape=(stem.shape[1], 32, 32),
-        outputs=len(weights["linear.bias"]),
+        outputs=len(weights["linear.weight"]),
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
     )
@@ -107,7 +127,10 @@ def _keras_mobilenet(weights: Weights) -> dict[str, Tensor]:
         layer = re.sub(r"^conv_dw_(\d+)$", r"blocks.block\1.depthwise", layer)
         layer = re.sub(r"^conv_pw_(\d+)$", r"blocks.block\1.pointwise", layer)
         known, order = _KERAS_PARTS.get(part, (part, None))
-        renamed[f"{layer}.{known}"] = tensor if order is None else tensor.permute(order).contiguous()
+        # One of other dimensions stays as it is, for the list of those that do not fit.
+        if order is not None and tensor.dim() == len(order):
+            tensor = tensor.permute(order).contiguous()
+        renamed[f"{layer}.{known}"] = tensor
     return renamed
 
 
@@ -115,12 +138,14 @@ LAYOUTS = (
     Layout(
         "a residual network for CIFAR with padded shortcuts",
         ("layer1.0.conv1.weight", "linear.weight"),
+        {"conv1.weight": 4, "linear.weight": 2},
         _cifar_resnet_card,
         _cifar_resnet,
     ),
     Layout(
         "Keras' MobileNet",
         ("conv_dw_1/depthwise_kernel", "conv_preds/kernel"),
+        {"conv1/kernel": 4, "conv_preds/kernel": 4},
         _keras_mobilenet_card,
         _keras_mobilenet,
     ),

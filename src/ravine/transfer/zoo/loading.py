@@ -18,7 +18,8 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], where: str) -
         where: what messages call them.
 
     Raises:
-        ModelError: names are missing or unexpected, or shapes differ: each is told, and nothing is changed.
+        ModelError: names are missing or unexpected, shapes differ, or whole numbers stand where there must be
+            others: each is told, and nothing is changed.
     """
     own = module.state_dict()
     # A count of batches that older programs did not keep starts at nothing.
@@ -31,6 +32,13 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], where: str) -
         if name in weights and weights[name].shape != own[name].shape
     ]
     problems += _listed("of another shape", shapes)
+    # Rounded weights would load without a word; counts, such as those of batches, are whole numbers.
+    rounded = [
+        f"{name} is {weights[name].dtype}"
+        for name in own
+        if name in weights and own[name].is_floating_point() and not weights[name].is_floating_point()
+    ]
+    problems += _listed("not of floating point", rounded)
     if problems:
         raise ModelError(f"{where} does not fit the network: {'; '.join(problems)}")
     module.load_state_dict(dict(weights), strict=False)

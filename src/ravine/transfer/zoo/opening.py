@@ -5,7 +5,7 @@ from pathlib import Path
 from ...errors import ModelError
 from .building import build
 from .card import HUBS, Card, Pretrained
-from .layouts import LAYOUTS, recognised
+from .layouts import LAYOUTS, recognised, require_whole
 from .loading import load_weights
 from .shelf import card_of, find, weights_of
 from .weights import read_weights
@@ -13,7 +13,7 @@ from .weights import read_weights
 SUFFIXES = (".safetensors", ".npz", ".th", ".pt", ".pth", ".bin")
 
 
-def open_model(name: str) -> Pretrained:
+def open_model(name: str | Path) -> Pretrained:
     """A pretrained network, ready to use.
 
     Args:
@@ -24,6 +24,7 @@ def open_model(name: str) -> Pretrained:
         ModelError: there is none, its file is damaged or was altered, its layout is not known, or the library
             of its hub is not installed.
     """
+    name = str(name)
     hub, _, rest = name.partition(":")
     if hub in HUBS:
         from .hubs import open_hub
@@ -48,7 +49,7 @@ def open_file(path: Path, card: Card | None = None) -> Pretrained:
         card: of its network, by whose names the file keeps the weights; None recognises it.
 
     Raises:
-        ModelError: the file is damaged, its layout is not known, or it does not fit the card.
+        ModelError: the file is damaged, its layout is not known or not whole, or it does not fit the card.
     """
     weights = read_weights(path)
     if card is None:
@@ -58,6 +59,7 @@ def open_file(path: Path, card: Card | None = None) -> Pretrained:
                 f"{path} is of no layout that is known ({'; '.join(each.told for each in LAYOUTS)}): name "
                 f"its network with: ravine zoo add NAME {path} --architecture ... --shape ... --outputs ..."
             )
+        require_whole(layout, weights, str(path))
         card, weights = layout.card(weights, path.stem), layout.renamed(weights)
     module = build(card)
     load_weights(module, weights, str(path))

@@ -17,6 +17,7 @@ from ...errors import ModelError
 _WRAPPINGS = ("state_dict", "model_state_dict", "model", "net")
 _PARALLEL = "module."
 _ZIP = b"PK"
+_PICKLE = b"\x80"
 _PICKLED = (
     "{path} is refused: it holds pickled objects besides tensors, which could run foreign code. "
     "Save its state_dict alone, or as .safetensors"
@@ -30,7 +31,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Raises:
         ModelError: there is no such file; it is damaged, or of another kind; it holds pickled objects besides
-            tensors, which could run foreign code; or a number in it is not finite.
+            tensors, which could run foreign code; a tensor in it is no plain one; or a number is not finite.
     """
     if not path.is_file():
         raise ModelError(f"there is no file {path}")
@@ -44,7 +45,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path} holds no tensors")
     if all(name.startswith(_PARALLEL) for name in weights):
         weights = {name.removeprefix(_PARALLEL): tensor for name, tensor in weights.items()}
-    bad = [n for n, t in weights.items() if t.is_floating_point() and not torch.isfinite(t).all()]
+    if odd := [name for name, tensor in weights.items() if not _is_plain(tensor)]:
+        raise ModelError(
+            f"{path}: the weights {', '.join(odd[:5])} are sparse, quantised or without values; save them as "
+            "plain numbers"
+        )
+    bad = [name for name, tensor in weights.items() if not _is_finite(tensor)]
     if bad:
         raise ModelError(f"{path}: the weights {', '.join(bad[:5])} are not finite")
     return weights
@@ -54,6 +60,16 @@ def checksum(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if tensor.is_floating_point() and tensor.itemsize == 1:  # which torch cannot ask
+        tensor = tensor.float()
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
 
 
 def _reader(path: Path) -> Callable[[Path], dict[str, Tensor]]:
@@ -80,6 +96,9 @@ def _arrays(path: Path) -> dict[str, Tensor]:
 
 
 def _torch_file(path: Path) -> dict[str, Tensor]:
+    with path.open("rb") as file:
+        if not file.read(2).startswith((_ZIP, _PICKLE)):
+            raise ValueError("it is no file of weights that torch wrote")
     try:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -140,6 +140,17 @@ def test_a_library_made_for_another_torch_is_told(monkeypatch, tmp_path):
     assert message.endswith(f"must be made for this torch, {torch.__version__}")
 
 
+def test_settings_that_a_library_cannot_read_are_told_with_the_card(stand_in):
+    stand_in("timm", is_model=lambda name: name.split("."))
+    settings = {"architecture": 5, "pretrained_cfg": {}, "model_args": {}}
+    card = Card(name="mine", architecture="timm", settings=settings, shape=(3, 2, 2), outputs=4)
+    with pytest.raises(ModelError) as caught:
+        build(card)
+    assert str(caught.value) == (
+        "the network of the card of mine cannot be built: 'int' object has no attribute 'split'"
+    )
+
+
 def test_what_a_library_raises_is_told_in_a_line():
     with pytest.raises(ModelError, match=r"^it cannot be opened: first second$"), told("it cannot be opened"):
         raise RuntimeError("first\n\tsecond.")

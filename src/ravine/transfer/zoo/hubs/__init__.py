@@ -5,6 +5,7 @@ from torch import nn
 from ....errors import ModelError
 from ..card import Card, Pretrained
 from . import hugging_face, timm_models, torchvision_models
+from .libraries import told
 
 __all__ = ["build_hub", "open_hub"]
 
@@ -36,8 +37,9 @@ def build_hub(card: Card) -> nn.Module:
         ModelError: it cannot be built, or the library is not installed.
     """
     hub = _HUBS[card.architecture]
-    try:
-        built: nn.Module = hub.build_network(card.settings)
-    except KeyError as error:
-        raise ModelError(f"the card of {card.name} lacks {error} in its settings") from error
+    with told(f"the network of the card of {card.name} cannot be built"):
+        try:
+            built: nn.Module = hub.build_network(card.settings)
+        except KeyError as error:
+            raise ModelError(f"the card of {card.name} lacks {error} in its settings") from error
     return built.eval()
