@@ -5,10 +5,12 @@ import math
 import os
 import signal
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from ravine.errors import MemoryLimitError, RecipeError, RunError
 from ravine.lab import Fleet
@@ -16,6 +18,7 @@ from ravine.lab.fleet import choice as choosing
 from ravine.lab.fleet import fleet as module
 from ravine.lab.fleet.choice import Choice
 from ravine.lab.fleet.direct import chain, products
+from ravine.lab.fleet.grouping import groups
 from ravine.lab.fleet.rates import DropoutByMember
 from ravine.lab.fleet.stack import Stack
 from ravine.lab.fleet.stacked import StackedGroup
@@ -412,21 +415,76 @@ def test_noise_of_every_kind_trains_well_in_a_stack(model, settings):
 
 
 def test_a_network_with_values_of_its_own_is_not_stacked():
-    """A number that is no tensor, such as a scale, is the same for all members of a stack."""
+    """What is hidden in an object of its own, such as a scale, is the same for all members of a stack."""
     scales = iter((1.0, 2.0, 2.0, 3.0))
 
     class Scaled(nn.Linear):
         def __init__(self):
             super().__init__(13, 3)
-            self.scale = next(scales)
+            self.scale = SimpleNamespace(by=next(scales))
 
         def forward(self, x):
-            return self.scale * super().forward(x)
+            return self.scale.by * super().forward(x)
 
     fleet = Fleet(Scaled, "wine", 2, settings=[{"stop": {"epochs": 1}, **EXACT}])
     fleet.run()
     (choice,) = fleet.choices.values()
     assert choice.how == "in turn" and choice.why.startswith("01 gives other outputs in a stack")
+
+
+class Noisy(nn.Module):
+    """With a number of its own that acts in training alone."""
+
+    def __init__(self, p):
+        super().__init__()
+        self.first, self.last, self.p = nn.Linear(13, 16), nn.Linear(16, 3), p
+
+    def forward(self, x):
+        return self.last(functional.dropout(self.first(x), self.p, self.training))
+
+
+def test_members_with_other_values_of_their_own_are_not_stacked_together():
+    rates = iter([0.0, 0.9, 0.0, 0.9])
+    fleet = Fleet(lambda: Noisy(next(rates)), "wine", 4, settings=[EXACT])
+    assert [[member.name for member in group] for group in groups(fleet.members)] == [
+        ["00", "02"],
+        ["01", "03"],
+    ]
+
+
+class Assigning(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(13, 3)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x):
+        if self.training:
+            self.seen = self.seen + 1
+        return self.last(x)
+
+
+class Asserting(nn.Linear):
+    def forward(self, x):
+        if torch._C._functorch.is_batchedtensor(x):
+            raise AssertionError
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("network", "told"),
+    [
+        (Assigning, "it cannot be stacked: its forward pass assigns seen, which is not changed in place"),
+        (lambda: Asserting(13, 3), "it cannot be stacked: AssertionError"),
+    ],
+)
+def test_what_a_stack_would_lose_or_break_runs_in_turn(network, told):
+    fleet = Fleet(network, "wine", 3, settings=[{"stop": {"epochs": 2}, **EXACT}])
+    fleet.run()
+    assert [(choice.how, choice.why) for choice in fleet.choices.values()] == [("in turn", told)]
+    for member in fleet.members:
+        buffers = dict(member.setup.model.named_buffers())
+        assert not buffers or buffers["seen"] == member.state.step > 0
 
 
 def test_what_vmap_cannot_do_runs_in_turn():

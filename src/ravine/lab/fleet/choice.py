@@ -68,10 +68,11 @@ def choose(members: Sequence[Member]) -> Choice:
 
         alone = _copy(first)
         seconds = _compare(stacked, lambda: _step(alone, inputs, targets), len(members), batches_left(first))
-    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+    except Exception as error:  # whatever a network does under vmap that it does not alone
         if is_memory_error(error):
             raise
-        return Choice("in turn", f"it cannot be stacked: {str(error).splitlines()[0]}")
+        told = (str(error).splitlines() or [type(error).__name__])[0]
+        return Choice("in turn", f"it cannot be stacked: {told}")
     finally:
         torch.set_rng_state(state)
     told = (

@@ -52,14 +52,28 @@ def kind(member: Member) -> Hashable:
 
 
 def _structure(network: nn.Module) -> Hashable:
-    """Classes, settings and tensors of every layer, but for the dropout rates that members may have apart."""
+    """Classes, settings and tensors of every layer, but for the dropout rates that members may have apart.
+
+    Settings are what a layer tells of itself, and the plain values that it holds: many act in training alone.
+    """
     free = rates_of(network)
     layers = tuple(
-        (name, type(module), "" if name in free else module.extra_repr())
+        (name, type(module), () if name in free else (module.extra_repr(), *_plain_values(module)))
         for name, module in network.named_modules()
     )
     tensors = [*network.named_parameters(), *network.named_buffers()]
     return layers, tuple((name, t.shape, t.dtype, t.requires_grad) for name, t in tensors)
+
+
+def _plain_values(module: nn.Module) -> list[tuple[str, str]]:
+    values = vars(module).items()
+    return [(key, repr(value)) for key, value in values if key != "training" and _is_plain(value)]
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def groups(members: Sequence[Member]) -> list[list[Member]]:

@@ -63,8 +63,14 @@ class Stack:
         return together
 
     def _one(self, trained: dict[str, Tensor], others: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        given = {**trained, **others}
         with Batching():
-            outputs: Tensor = functional_call(self._template, {**trained, **others}, (inputs,))
+            outputs: Tensor = functional_call(self._template, given, (inputs,))
+        # What a forward pass puts in a buffer's place comes back here, and would be lost.
+        if assigned := [name for name, buffer in others.items() if given[name] is not buffer]:
+            raise NotImplementedError(
+                f"its forward pass assigns {assigned[0]}, which is not changed in place"
+            )
         return outputs
 
 
