@@ -300,6 +300,15 @@ def test_another_fine_tuning_is_not_gone_on_with(source, data, tmp_path, stoppin
         finetune(data, source, "top", settings=[SHORT], out=tmp_path / "run")
     with pytest.raises(RunError, match="exists already"):
         finetune(data, source, "all", settings=[SHORT], out=tmp_path / "run")
+    other = np.load(data)
+    np.savez(tmp_path / "other.npz", x=other["x"][:200], y=other["y"][:200])
+    with pytest.raises(RunError, match="run was begun on other data: give those, or another --out"):
+        finetune(tmp_path / "other.npz", source, "top", settings=[SHORT], out=tmp_path / "run")
+    record = record_of(tmp_path / "run")
+    del record["source"]  # as an older version wrote it
+    (tmp_path / "run" / "transfer.json").write_text(json.dumps(record))
+    with pytest.raises(RunError, match="exists already"):
+        finetune(data, source, "top", settings=[SHORT], out=tmp_path / "run")
 
 
 def test_a_comparison_that_was_done_but_not_recorded(source, data, tmp_path, monkeypatch):

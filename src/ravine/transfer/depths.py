@@ -179,7 +179,7 @@ class _Calls:
 
 
 def traced(model: nn.Module) -> Tracer:
-    """As `trace`; where that is not possible, what is is told."""
+    """As `trace`, whose refusal tells the other way: to run a sample."""
     try:
         return trace(model)
     except ModelError as error:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from ...errors import Interrupted, ModelError, RecipeError
+from ...errors import Interrupted, ModelError, RecipeError, RunError
 from ...memory import memory_told
 from ...registry import names
 from ...training import run
@@ -81,6 +81,10 @@ def finetune(
     with memory_told():
         setup = run.make_setup(None, data, recipe, settings=chosen, trust=trust)
     place = Path(out) if out is not None else run.default_path(setup.facts["data"])
+    if started and setup.dataset is not None:
+        begun = RunFolder(place).read_json("splits.json")["fingerprint"]
+        if begun != setup.dataset.fingerprint:
+            raise RunError(f"{place} was begun on other data: give those, or another --out")
     try:
         if not started:
             _train(setup, place, how, chosen, data, recipe, trust, progress, tell, began)
@@ -124,7 +128,7 @@ def _refuse_other(place: Path, source: str, how: Asked) -> bool:
         return False
     folder = RunFolder.open(place)
     record = folder.read_json(RECORD)
-    if "scratch" in record or (record["asked"], record["source"]) != (how, located(source)):
+    if "scratch" in record or (record["asked"], record.get("source")) != (how, located(source)):
         RunFolder.refuse_existing(place)
     return True
 
