@@ -2,7 +2,7 @@
 
 Three pairs: the ImageNet MobileNet on sign digits, Ravine's CIFAR-10 network on Fashion-MNIST, and its
 Fashion-MNIST network on CIFAR-10. For each, and for several numbers of training images a class, the same
-network is trained from scratch and transferred, with three seeds, as one fleet: the head alone, the layers
+network is trained from scratch and transferred, the three seeds as one fleet: the head alone, the layers
 above the depth that a probe finds best, all at 0.3 of the head's rate, and all at the head's rate. Test
 accuracy, the mean of the seeds and their range.
 
@@ -57,8 +57,8 @@ PAIRS = {
 }
 
 
-def members(pair: Pair, data: Path, seeds: int) -> list[tuple[str, dict[str, Any]]]:
-    """The settings of each way and seed."""
+def settings_by_way(pair: Pair, data: Path) -> dict[str, dict[str, Any]]:
+    """What sets each way apart."""
     start = {"transfer": {"source": pair.source()}}
     setup = make_setup(None, data, "finetune", settings=[start])
     found = probe(setup)
@@ -69,24 +69,22 @@ def members(pair: Pair, data: Path, seeds: int) -> list[tuple[str, dict[str, Any
         way = settings_of(how, setup, found)  # type: ignore[arg-type]
         ways[how] = {**way, "transfer": {**start["transfer"], **way["transfer"]}}
     ways["one rate"] = {"transfer": {**ways["all"]["transfer"], "body": 1.0}}
-    return [(way, {**settings, "seed": seed}) for way, settings in ways.items() for seed in range(seeds)]
+    return ways
 
 
-def accuracies(pair: Pair, data: Path, seeds: int) -> Mapping[str, list[float]]:
-    """Test accuracy by way, of each seed."""
-    chosen = members(pair, data, seeds)
-    fleet = Fleet(
-        None, data, [settings for _, settings in chosen], "finetune", settings=[{"data": {"split": 0}}]
-    )
+def accuracies(data: Path, settings: Mapping[str, Any], seeds: int) -> list[float]:
+    """Test accuracy of each seed, trained with `settings`."""
+    members = [{**settings, "seed": seed} for seed in range(seeds)]
+    fleet = Fleet(None, data, members, "finetune", settings=[{"data": {"split": 0}}])
     fleet.run()
-    found: dict[str, list[float]] = {}
-    for (way, _), member in zip(chosen, fleet.members, strict=True):
+    found = []
+    for member in fleet.members:
         setup = member.setup
         setup.model.load_state_dict(member.best)
         setup.model.eval()
         told = outputs_over(setup.model, setup.feeds["test"], setup.task, lambda: None)
         right = (told.outputs.argmax(1) == told.targets).float().mean()
-        found.setdefault(way, []).append(float(right))
+        found.append(float(right))
     return found
 
 
@@ -149,12 +147,14 @@ def main() -> None:
             pair = PAIRS[name]
             print(f"\n{pair.told}\n| images a class | {' | '.join(WAYS)} |\n|{' --- |' * (len(WAYS) + 1)}")
             for count in sorted(set(pair.counts) & set(options.counts)):
-                own = kept.get(f"{name} {count}")
-                if own is None:
-                    own = accuracies(pair, pair.data(Path(place), count), options.seeds)
-                    kept[f"{name} {count}"] = own
-                    if options.keep:
-                        options.keep.write_text(json.dumps(kept, indent=1))
+                own = kept.setdefault(f"{name} {count}", {})
+                if set(WAYS) - set(own):
+                    data = pair.data(Path(place), count)
+                    ways = settings_by_way(pair, data)
+                    for way in (way for way in WAYS if way not in own):
+                        own[way] = accuracies(data, ways[way], options.seeds)
+                        if options.keep:
+                            options.keep.write_text(json.dumps(kept, indent=1))
                 found.setdefault(name, {})[count] = own
                 cells = [
                     f"{sum(own[way]) / len(own[way]):.1%} ({min(own[way]):.1%} to {max(own[way]):.1%})"

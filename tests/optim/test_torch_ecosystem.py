@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 import ravine.optim
+from two_processes import in_two_processes, needs_processes
 
 FUSED = ("SGD", "Adagrad", "Adam", "AdamW")
 NAMES = (*FUSED, "RMSprop", "NAdam", "RAdam", "Adamax", "Adadelta")
@@ -166,15 +167,13 @@ def test_a_compiled_model_and_compiled_steps():
     torch._dynamo.reset()
 
 
-def in_one_of_two(rank, place):
+def whole_on_halves(rank):
     """Each process sees half of the data; together they must do what one does with all."""
     from torch.distributed.checkpoint import state_dict
     from torch.distributed.fsdp import fully_shard
     from torch.nn.parallel import DistributedDataParallel
 
     warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=2)
     mesh = torch.distributed.init_device_mesh("cpu", (2,))
 
     def train(model, optimizer, steps, part):
@@ -234,9 +233,8 @@ def in_one_of_two(rank, place):
     backward(sharded)
     with pytest.raises(RuntimeError, match="cannot step parameters sharded over processes"):
         members.step()
-    torch.distributed.destroy_process_group()
 
 
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed part")
+@needs_processes
 def test_two_processes_step_as_one(tmp_path):
-    torch.multiprocessing.spawn(in_one_of_two, (str(tmp_path / "store"),), nprocs=2)
+    in_two_processes(whole_on_halves, tmp_path)

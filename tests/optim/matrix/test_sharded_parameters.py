@@ -2,12 +2,12 @@
 
 import copy
 
-import pytest
 import torch
 import torch.distributed
 from torch import nn
 
 from ravine.optim.matrix import SOAP, Muon, Shampoo
+from two_processes import in_two_processes, needs_processes
 
 MAKE = (
     lambda params: Muon(params, 0.05, algorithm="auto"),
@@ -30,13 +30,11 @@ def train(model, optimizer, steps):
         optimizer.step()
 
 
-def in_one_of_two(rank, place):
+def sharded_and_whole(rank):
     """Each process trains the sharded network, carries its checkpoint over, and compares with one alone."""
     from torch.distributed.checkpoint import state_dict
     from torch.distributed.fsdp import fully_shard
 
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=2)
     mesh = torch.distributed.init_device_mesh("cpu", (2,))
     for make in MAKE:
         plain, sharded, resumed = network(), network(), network()
@@ -51,9 +49,8 @@ def in_one_of_two(rank, place):
             train(model, optimizer, range(3, 6))
             for expected, found in zip(plain.parameters(), model.parameters(), strict=True):
                 torch.testing.assert_close(found.full_tensor(), expected.detach(), rtol=1e-7, atol=1e-9)
-    torch.distributed.destroy_process_group()
 
 
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed part")
+@needs_processes
 def test_two_processes_step_as_one(tmp_path):
-    torch.multiprocessing.spawn(in_one_of_two, (str(tmp_path / "store"),), nprocs=2)
+    in_two_processes(sharded_and_whole, tmp_path)
