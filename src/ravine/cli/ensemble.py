@@ -12,7 +12,7 @@ from .options import Device, Model, RecipeName, Seed, Settings, SkipBad, Trust, 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..lab.ensemble.training import How as Trained
+    from ..lab.ensemble.plan import How as Trained
 
 
 class How(StrEnum):
@@ -42,7 +42,8 @@ def ensemble(
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE,...",
-            help="What members differ in besides their seeds: lr, dropout, model, or any setting.",
+            help="What members differ in besides their seeds: lr, dropout, model, or any setting; "
+            "a value may be a list, as [0.9, 0.99].",
         ),
     ] = None,
     how: Annotated[
@@ -114,10 +115,13 @@ def _trained(
     out: Path | None,
     **training: Any,
 ) -> Path:
-    from ..lab.ensemble.training import combinations, train_ensemble
+    from ..lab.ensemble import train_ensemble
+    from ..lab.ensemble.plan import combinations
     from ..show.terminal import work
 
-    count = members or (max(2, len(combinations(vary))) if any("=" in text for text in vary) else 5)
+    count = members
+    if count is None:
+        count = max(2, len(combinations(vary))) if any("=" in text for text in vary) else 5
     with work(screen, "epochs") as watch:
         return train_ensemble(
             data, count, vary=vary, out=out, watch=watch, how=cast("Trained", how.value),

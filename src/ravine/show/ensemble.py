@@ -110,7 +110,9 @@ def _name(member: Mapping[str, Any]) -> str:
 def _cost(told: Mapping[str, Any]) -> str:
     seconds = told["seconds"]
     spent = f"All training took {duration(seconds['all'])}"
-    if told["how"] not in _OF_ONE_RUN:  # there it is one training
+    if told["how"] in _OF_ONE_RUN:
+        spent += ", that of one run alone"
+    else:
         times = seconds["all"] / seconds["one"] if seconds["one"] else float("nan")
         spent += f", {times:.3g} times that of one member"
     at_test = sum(member["weight"] > 0 for member in told["members"]) if told["how"] not in ONE_NETWORK else 1

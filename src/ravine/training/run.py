@@ -222,7 +222,7 @@ def resume(
             raise RunError(f"{folder.path} was trained on batches from Python: give them as data=")
         else:
             setup = given.prepare(recipe, source, model, layers[0])
-        if recorded.get("fingerprint") != _splits(setup).get("fingerprint"):
+        if recorded.get("fingerprint") != splits_of(setup).get("fingerprint"):
             raise RunError(
                 f"the data at {source} have changed since {folder.path} was started; a resumed run would mix "
                 "two data sets. Bring the old data back, or start a new run."
@@ -397,7 +397,8 @@ def _facts(dataset: Dataset, splits: Splits) -> dict[str, Any]:
     }
 
 
-def _splits(setup: Setup) -> dict[str, Any]:
+def splits_of(setup: Setup) -> dict[str, Any]:
+    """What `splits.json` holds of a run: its data's fingerprint, and the items of each part."""
     if setup.dataset is None or setup.splits is None:
         return {"fingerprint": None}
     return {"fingerprint": setup.dataset.fingerprint, **to_json(setup.dataset, setup.splits)}
@@ -418,7 +419,7 @@ def new_folder(path: Path, setup: Setup, source: str | None, records: Mapping[st
     with RunFolder.making(path) as folder:
         folder.write_text("recipe.toml", recipe_text.to_toml(setup.recipe))
         folder.write_json("environment.json", environment(setup, source))
-        folder.write_json("splits.json", _splits(setup))
+        folder.write_json("splits.json", splits_of(setup))
         folder.write_json("schedule.json", _planned_rates(setup))
         for name, record in records.items():
             folder.write_json(name, record)

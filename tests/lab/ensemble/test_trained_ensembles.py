@@ -12,7 +12,7 @@ from torch import nn
 from ravine.errors import Interrupted, RecipeError, RunError
 from ravine.lab import Fleet
 from ravine.lab.ensemble import train_ensemble
-from ravine.lab.ensemble.training import combinations
+from ravine.lab.ensemble.plan import combinations
 from ravine.training import run as runs
 
 SMALL = {
@@ -155,6 +155,9 @@ def test_every_combination_of_what_varies():
         for rate in (0.1, 0.2)
         for model in ("mlp", "cnn")
     ]
+    assert combinations(["optimizer.betas=[0.9, 0.99],[0.8,0.9]"]) == [
+        {"optimizer": {"betas": betas}} for betas in ([0.9, 0.99], [0.8, 0.9])
+    ]
     for wrong in ("lr", "lr=", "=1"):
         with pytest.raises(RecipeError):
             combinations([wrong])
@@ -193,14 +196,95 @@ def test_members_that_went_bad_are_left_out_and_told(tmp_path):
         trained(tmp_path / "bad", vary=["lr=0.05,1e30,1e30"])
 
 
-def test_mistakes_are_refused_before_anything_is_trained(tmp_path):
-    for options, told in (
-        ({"members": 1}, "two members or more"),
-        ({"how": "snapshot", "vary": ["lr=1,2"]}, "of one run"),
-        ({"vary": ["lrr=1,2"]}, "lrr"),
-    ):
-        with pytest.raises(RecipeError, match=told):
-            trained(tmp_path / "out", **options)
+MISTAKES = (
+    ({"members": 1}, "two members or more"),
+    ({"members": 0}, "two members or more"),
+    ({"members": 2, "vary": ["lr=1,2,3"]}, "3 combinations: ask for as many members, not 2"),
+    ({"vary": ["lrr=1,2,3"]}, "lrr"),
+    ({"vary": ["seed=3,3"]}, "members 00 and 02 are the same training|members 00 and 01 are the same"),
+    ({"vary": ["data.split=0,1"]}, "member 01 was trained on .* of the test items of member 00"),
+    ({"vary": ["data.test=0.1,0.3"]}, "of the test items of member|have different test parts"),
+    ({"how": "snapshot", "vary": ["lr=1,2"]}, "of one run"),
+    ({"how": "snapshot", "members": 7}, "stop.epochs = 6: .*weights after 7 epochs"),
+    ({"how": "geometric", "members": 7}, "stop.epochs = 6: .*weights after 7 epochs"),
+    ({"how": "average", "members": 7}, "stop.epochs = 6: .*weights after 7 epochs"),
+)
+
+
+@pytest.mark.parametrize(("options", "told"), MISTAKES)
+def test_mistakes_are_refused_before_anything_is_written(tmp_path, options, told):
+    with pytest.raises((RecipeError, RunError), match=told):
+        trained(tmp_path / "out", **options)
+    assert not any(tmp_path.iterdir())
+
+
+def test_members_that_answer_different_questions_are_refused_before_the_training(tmp_path):
+    rows = "\n".join(f"{number},{number % 7},{number % 2}" for number in range(60))
+    (tmp_path / "table.csv").write_text(f"one,two,target\n{rows}\n")
+    with pytest.raises(RunError, match="member 00 and member 01 differ in their task"):
+        trained(tmp_path / "out", data=tmp_path / "table.csv", vary=["data.task=classification,regression"])
+    assert not (tmp_path / "out.training").exists()
+
+
+def test_parts_that_are_needed_are_asked_for_before_the_training(tmp_path):
+    nothing = {"data": {"validation": 0.0, "test": 0.0}, "stop": {"epochs": 6, "monitor": "train.loss"}}
+    with pytest.raises(RunError, match="member 00 has neither a test nor a validation part"):
+        trained(tmp_path / "out", nothing)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("how", ["snapshot", "geometric", "average"])
+def test_what_a_plan_of_one_run_overrules_is_refused_where_it_was_asked_for(tmp_path, how):
+    settings = {"schedule": {"name": "step"}, "stop": {"patience": 2}, "optimizer": {"average": 0.9}}
+    with pytest.raises(RecipeError) as refused:
+        trained(tmp_path / "out", settings, how=how)
+    assert {problem.partition(":")[0] for problem in refused.value.problems} == {
+        "schedule.name",
+        "stop.patience",
+        "optimizer.average",
+    }
+
+
+@pytest.mark.parametrize("how", ["snapshot", "geometric", "average"])
+def test_a_recipes_patience_ends_no_run_whose_weights_are_kept(tmp_path, how):
+    """At next to no rate no epoch is better than the first."""
+    recipe = {**SMALL, "stop": {"epochs": 6, "patience": 1}, "optimizer": {"lr": 1e-30}}
+    ensemble = train_ensemble("wine", 3, how, recipe=recipe, out=tmp_path / "out")
+    assert json.loads((ensemble / "result.json").read_text())["model"].startswith("3 networks")
+
+
+def test_epochs_that_no_cycle_takes_are_told(tmp_path):
+    told = []
+    trained(tmp_path / "out", {"stop": {"epochs": 7}}, how="snapshot", tell=told.append)
+    assert told[0] == (
+        "one run of 6 epochs, 1 fewer than asked for, whose rate falls to nothing every 2 epochs; its "
+        "weights are kept after the epochs 2, 4, 6"
+    )
+
+
+def test_a_snapshot_took_the_time_until_then(tmp_path):
+    ensemble = trained(tmp_path / "out", how="snapshot")
+    told = json.loads((ensemble / "result.json").read_text())["ensemble"]
+    took = [member["seconds"] for member in told["members"]]
+    assert took == sorted(took) and took[0] < took[-1]
+    assert took[-1] == pytest.approx(told["seconds"]["all"], abs=1e-3)
+    assert told["seconds"]["all"] == told["seconds"]["one"]
+
+
+def test_members_of_several_kinds_are_named_by_what_was_varied(tmp_path):
+    settings = {"model": {"name": "mlp"}}
+    ensemble = train_ensemble(
+        "digits",
+        2,
+        vary=["model=mlp,linear"],
+        settings=[settings, {"stop": {"epochs": 1}}],
+        out=tmp_path / "out",
+    )
+    names = [member["name"] for member in folders(ensemble)[0]["members"]]
+    assert names == ["seed = 0, model.name = mlp", "seed = 1, model.name = linear"]
+
+
+def test_a_folder_that_is_there_stays(tmp_path):
     (tmp_path / "out").mkdir()
     with pytest.raises(RunError, match="exists already"):
         trained(tmp_path / "out")

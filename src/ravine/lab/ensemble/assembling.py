@@ -9,7 +9,8 @@ from torch import Tensor
 from ...training.run_folder import RunFolder
 from .answers import Answers, answers_of
 from .cooking import cook
-from .members import Pool, open_pool, refuse_without_validation
+from .fitting import refuse_without_validation
+from .members import Pool, open_pool
 from .selection import weights_by_validation
 from .writing import write
 
@@ -67,7 +68,7 @@ def assemble_selected(
     """
     _refuse_existing(out)
     opened = open_pool(pool, names=names, trust=trust)
-    refuse_without_validation(opened, "runs are selected by how well they predict")
+    refuse_without_validation(opened.steering, "runs are selected by how well they predict")
     equal = torch.full((len(pool),), 1 / len(pool))
     weights = weights_by_validation(answers_of(opened, "validation", equal))
     return _averaged(opened, out, "selected", weights.float(), None)

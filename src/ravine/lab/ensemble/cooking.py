@@ -16,7 +16,8 @@ from ...training.evaluate import Outputs, outputs_over
 from ...training.load import load
 from ...training.preprocessing import RECORD, TENSORS
 from .data import feeds_of
-from .members import Opened, Pool, refuse_without_validation
+from .fitting import refuse_without_validation
+from .members import Opened, Pool
 from .ranking import Rank, rank
 from .soups import greedy, soup
 
@@ -52,7 +53,7 @@ def cook(pool: Pool, *, everything: bool = False, trust: bool = False) -> Cooked
         ModelError: the networks' shapes differ.
     """
     if not everything:
-        refuse_without_validation(pool, "a soup takes what makes it no worse on")
+        refuse_without_validation(pool.steering, "a soup takes what makes it no worse on")
     first = pool.members[0]
     for other in pool.members[1:]:
         _refuse_prepared_otherwise(first, other)

@@ -2,20 +2,20 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...errors import RunError
 from ...training.data.dataset import PartName, Task
-from ...training.feeds import context_of
 from ...training.load import load_predictor
 from ...training.predict import Predictor
 from ...training.recipe import Layer, Recipe, file_layer, validate
 from ...training.run_folder import RunFolder
 from ...training.settings import GIVEN
-from .parts import shared
+from .fitting import Candidate, has_common, scored_part
+from .plan import flat
 
 # Differences that a name holds at most; above it the folder's name says as much.
 _DIFFERENCES = 3
@@ -40,6 +40,11 @@ class Opened:
     predictor: Predictor
     result: Mapping[str, Any]
     splits: Mapping[str, Any]
+
+    @property
+    def candidate(self) -> Candidate:
+        """What is known of it before it answers."""
+        return Candidate(str(self.folder.path), self.recipe, self.predictor.preprocessing.spec, self.splits)
 
 
 @dataclass(frozen=True)
@@ -98,17 +103,14 @@ def open_pool(
     if len(paths) < 2:
         raise RunError("an ensemble takes two runs or more")
     layers = [_recipe(path) for path in paths]
-    names = names or _names(paths, layers)
+    names = names or differences(layers, paths)
     members = [
         _opened(path, name, layer, trust) for path, name, layer in zip(paths, names, layers, strict=True)
     ]
     _refuse_twins(members)
-    first, *others = members
-    for other in others:
-        _refuse_strangers(first, other)
-    part: PartName = "test" if first.splits["counts"]["test"] else "validation"
-    _refuse_leaks(members, part)
-    return Pool(members, part, part == "test" and _common(members, "validation"))
+    candidates = [member.candidate for member in members]
+    part = scored_part(candidates)
+    return Pool(members, part, part == "test" and has_common(candidates, "validation"))
 
 
 def _recipe(path: Path) -> Layer:
@@ -130,25 +132,21 @@ def _opened(path: Path, name: str, layer: Layer, trust: bool) -> Opened:
     )
 
 
-def _names(paths: Sequence[Path], layers: Sequence[Layer]) -> list[str]:
-    """What differs between the recipes; where that does not tell the runs apart, their folders."""
-    flat = [dict(_flat(layer)) for layer in layers]
-    common = [key for key in flat[0] if all(key in settings for settings in flat)]
-    differing = [key for key in common if len({settings[key] for settings in flat}) > 1]
-    names = [", ".join(f"{key} = {settings[key]}" for key in differing) for settings in flat]
+def differences(layers: Sequence[Layer], paths: Sequence[Path]) -> list[str]:
+    """What differs between the settings of runs; where that does not tell them apart, their folders."""
+    known = [{key: _told(value) for key, value in flat(layer)} for layer in layers]
+    common = [key for key in known[0] if all(key in settings for settings in known)]
+    differing = [key for key in common if len({settings[key] for settings in known}) > 1]
+    names = [", ".join(f"{key} = {settings[key]}" for key in differing) for settings in known]
     if len(differing) <= _DIFFERENCES and len(set(names)) == len(names):
         return names
     folders = [path.resolve().name for path in paths]
     return folders if len(set(folders)) == len(folders) else [str(path) for path in paths]
 
 
-def _flat(layer: Layer) -> Iterator[tuple[str, str]]:
-    """A recipe's settings by dotted key, as people write them."""
-    for key, value in layer.items():
-        if isinstance(value, Mapping):
-            yield from ((f"{key}.{name}", told) for name, told in _flat(value))
-        else:
-            yield key, value if isinstance(value, str) else json.dumps(value)
+def _told(value: Any) -> str:
+    """A setting as people write it."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _refuse_twins(members: Sequence[Opened]) -> None:
@@ -162,73 +160,3 @@ def _refuse_twins(members: Sequence[Opened]) -> None:
                 "weight: together they know no more than one. Name each run once"
             )
         seen[digest] = member
-
-
-def _refuse_strangers(first: Opened, other: Opened) -> None:
-    """Refuse what answers other questions, or takes other items."""
-    pair = f"{first.folder.path} and {other.folder.path}"
-    mine, its = first.predictor.preprocessing.spec, other.predictor.preprocessing.spec
-    for key, name in (("task", "task"), ("classes", "classes"), ("item_shape", "items' shape")):
-        if mine[key] != its[key]:
-            raise RunError(f"{pair} differ in their {name}: {_told(mine[key])} and {_told(its[key])}")
-    if first.splits["fingerprint"] != other.splits["fingerprint"] or mine != its:
-        raise RunError(f"{pair} were trained on different data, or on data that were read differently")
-    contexts = [context_of(member.recipe) for member in (first, other)]
-    if mine["task"] == "language" and contexts[0] != contexts[1]:
-        raise RunError(f"{pair} differ in model.context: {contexts[0]} and {contexts[1]} characters")
-
-
-def _told(value: object) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if len(text) <= 60 else text[:59] + "…"
-
-
-def _refuse_leaks(members: Sequence[Opened], part: PartName) -> None:
-    """Refuse to score on items that some member was trained on, or that are others for others."""
-    first = members[0]
-    if not first.splits["counts"][part]:
-        raise RunError(f"{first.folder.path} has neither a test nor a validation part to score on")
-    for other in members:
-        leaked = shared(other.splits, "train", first.splits, part)
-        if leaked:
-            raise RunError(
-                f"{other.folder.path} was trained on {leaked:,} of the {part} items of {first.folder.path}: "
-                f"it knows their answers, and a score on them would be too good. {_REMEDY}"
-            )
-        if other.splits[part] != first.splits[part]:
-            raise RunError(
-                f"{first.folder.path} and {other.folder.path} have different {part} parts, so that there are "
-                f"no items to score them on together. {_REMEDY}"
-            )
-
-
-_REMEDY = (
-    "Parts are cut by data.split (the seed, unless it is set), data.validation and data.test: "
-    "train with the same ones, such as data.split=0, or give data that come with a test part of their own"
-)
-
-
-def _common(members: Sequence[Opened], part: PartName) -> bool:
-    """Whether all have the same items as this part, and none was trained on one."""
-    first = members[0].splits
-    return bool(first["counts"][part]) and all(
-        member.splits[part] == first[part] and not shared(member.splits, "train", first, part)
-        for member in members
-    )
-
-
-def refuse_without_validation(pool: Pool, use: str) -> None:
-    """Refuse to choose by items that do not exist, or that some member was trained on.
-
-    Args:
-        pool: whose.
-        use: what the validation part is needed for, as the beginning of a sentence.
-
-    Raises:
-        RunError: there is no validation part besides the scored one that all runs have in common.
-    """
-    if not pool.steering:
-        raise RunError(
-            f"{use} a validation part, and these runs have none in common besides the part that they "
-            f"are scored on. {_REMEDY}"
-        )

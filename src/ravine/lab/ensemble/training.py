@@ -1,34 +1,24 @@
 """Ensembles that are trained: independent members, a bag, or snapshots and averages of one run (T15-T17)."""
 
-import itertools
 import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from ... import files
 from ...errors import Interrupted, RecipeError, RunError
 from ...training import run
-from ...training.recipe import Layer, Recipe, set_layer
+from ...training.recipe import Layer
 from ...training.run_folder import RunFolder
 from ...training.signals import StopNow
 from ..fleet.fleet import Fleet, Tell, Watching, nobody, unwatched
 from ..fleet.member import Member
 from ..fleet.writing import write_member
 from .assembling import assemble, assemble_soup
-
-How = Literal["independent", "bagging", "snapshot", "geometric", "average"]
-
-_OF_ONE_RUN = ("snapshot", "geometric", "average")
-
-SHORT = {"lr": "optimizer.lr", "model": "model.name", "dropout": "regularize.dropout"}
-"""Short names of what members often differ in."""
-
-# Fast geometric cycles take so much of one run, or an epoch each.
-_CYCLES = 0.5
-# An average is of the weights after so many of the last epochs, in parts of all; the rate stays high.
-_TAIL, _HIGH = 0.25, {"schedule": {"name": "cosine", "final": 0.3}}
+from .fitting import Candidate, scored_part
+from .members import differences
+from .plan import OF_ONE_RUN, How, Plan, plan
 
 
 def train_ensemble(
@@ -61,13 +51,15 @@ def train_ensemble(
 
     Args:
         data: a path, or the name of an embedded set.
-        members: how many, two or more.
+        members: how many, two or more; at least one for each combination of `vary`, and of one run at most as
+            many as it has epochs.
         how: where they come from.
         vary: what members differ in besides their seeds, as "KEY=VALUE,VALUE,..."; of several every
-            combination. Members take them in turn.
+            combination. Members take them in turn. Values are as of `--set`; one may be a list.
         model: a model's name; None lets the recipe choose.
         recipe: as for `ravine.train`.
-        settings: further settings of all members.
+        settings: further settings of all members; of one run, not those that `how` has its own of: schedule,
+            stop.patience, optimizer.average.
         out: the ensemble's folder; by default `runs/DATA-ensemble-DATE-TIME`.
         trust: as for `ravine.train`.
         tell: called with a sentence for each thing that a person should know.
@@ -77,37 +69,35 @@ def train_ensemble(
         the ensemble's folder.
 
     Raises:
-        RecipeError: mistakes in the recipe or in `vary`, all at once.
-        RunError: `out` exists or cannot be written; what is in OUT.training is another training; fewer than
-            two members were left.
+        RecipeError: mistakes in the recipe, in `vary` or in `members`, before anything is written.
+        RunError: `out` exists or cannot be written; what is in OUT.training is another training; the members
+            would not be scored on the same items; fewer than two members were left.
         Interrupted: a signal came; everything is kept.
         RavineError: as `ravine.train`.
     """
-    if members < 2:
-        raise RecipeError([f"an ensemble has two members or more, not {members}"])
-    ways = combinations(vary)
-    if how in _OF_ONE_RUN and vary:
-        raise RecipeError([f"vary: the members of how = {how!r} are of one run; leave it out"])
     first = run.make_setup(model, data, recipe, settings=settings, trust=trust)
     place = Path(out) if out is not None else run.default_path(f"{first.facts['data']}-ensemble")
     RunFolder.refuse_existing(place)
-    plan = _planned(how, members, first.recipe, ways)
+    planned = plan(how, members, first.recipe, vary, settings)
     training = place.with_name(f"{place.name}.training")
-    told = {"data": str(data), "model": model, "recipe": str(recipe), "how": how, "keep": plan.keep}
-    chosen = [*settings, *plan.settings]
-    _claim(training, {**told, "settings": chosen, "members": plan.members})
+    told = {"data": str(data), "model": model, "recipe": str(recipe), "how": how, "keep": planned.keep}
+    chosen = [*settings, *planned.settings]
     fleet = Fleet(
         model,
         data,
-        plan.members,
+        planned.members,
         recipe,
         settings=chosen,
         trust=trust,
         folder=training,
-        keep=plan.keep,
+        keep=planned.keep,
         tell=tell,
         watch=watch,
     )
+    _refuse_misfits(fleet.members)
+    _claim(training, {**told, "settings": chosen, "members": planned.members})
+    if planned.told:
+        tell(planned.told)
     try:
         fleet.run()
     except StopNow:
@@ -115,70 +105,25 @@ def train_ensemble(
             fleet.signum,
             f"stopped; everything is kept in {training}. Go on with the same command and --out {place}",
         ) from None
-    made = _assembled(fleet, training, place, how, str(data), trust, tell)
+    made = _assembled(fleet, planned, training, place, how, str(data), trust, tell)
     shutil.rmtree(training, ignore_errors=True)
     return made
 
 
-class _Plan(NamedTuple):
-    """What is trained: settings of all, those of each, and the epochs whose weights are kept."""
-
-    settings: list[Layer]
-    members: list[Layer]
-    keep: list[int]
-
-
-def _planned(how: How, members: int, recipe: Recipe, ways: Sequence[Layer]) -> _Plan:
-    """The trainings of an ensemble; `recipe` is that of one run, with every value concrete."""
-    epochs, seed = int(recipe.stop.epochs), recipe.seed
-    settings: list[Layer] = [{"data": {"split": recipe.split_seed}}]
-    if how in ("independent", "bagging"):
-        drawn: Layer = {"data": {"bootstrap": True}} if how == "bagging" else {}
-        turns = zip(range(members), itertools.cycle(ways), strict=False)
-        return _Plan(
-            settings, [{"seed": seed + number, **_merged([drawn, way])} for number, way in turns], []
-        )
-    # The weights as they are, not a running mean that lags behind them.
-    settings.append({"optimizer": {"average": 0.0}})
-    if how == "snapshot":
-        period = max(1, round(epochs / members))
-        settings.append({"schedule": {"name": "cosine_restarts", "period": f"{period} epochs"}})
-        settings.append({"stop": {"epochs": period * members}})
-        keep = [period * number for number in range(1, members + 1)]
-    elif how == "geometric":
-        period = max(1, round(_CYCLES * epochs / (members - 1)))
-        start = max(1, epochs - period * (members - 1))
-        cycles = {"start": f"{start} epochs", "period": f"{period} epochs"}
-        settings.append({"schedule": {"name": "fast_geometric", **cycles}})
-        keep = [start + period * number for number in range(members)]
-        settings.append({"stop": {"epochs": keep[-1]}})
-    else:
-        settings.append(_HIGH)
-        last = min(epochs, max(members, round(_TAIL * epochs)))
-        keep = sorted({epochs - round(number * last / members) for number in range(members)})
-    return _Plan(settings, [{"seed": seed}], keep)
-
-
-def combinations(vary: Sequence[str]) -> list[dict[str, Any]]:
-    """The settings of members that differ in what `vary` says."""
-    axes: list[list[Layer]] = []
-    for text in vary:
-        key, equals, values = text.partition("=")
-        if key == "seed" and not equals:
-            continue  # seeds always differ
-        if not equals or not values:
-            raise RecipeError([f"vary: {text!r} is not KEY=VALUE,VALUE,... such as lr=0.001,0.01"])
-        axes.append([set_layer([f"{SHORT.get(key, key)}={value}"]) for value in values.split(",")])
-    return [_merged(chosen) for chosen in itertools.product(*axes)]
-
-
-def _merged(layers: Sequence[Layer]) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        for key, value in layer.items():
-            both = isinstance(value, Mapping) and key in merged
-            merged[key] = {**merged[key], **value} if both else value
-    return merged
+def _refuse_misfits(members: Sequence[Member]) -> None:
+    """Refuse before the training what could not go together after it."""
+    for number, member in enumerate(members):
+        for other in members[:number]:
+            if other.setup.recipe == member.setup.recipe:
+                raise RecipeError(
+                    [f"members {other.name} and {member.name} are the same training, seed and all"]
+                )
+    candidates = []
+    for member in members:
+        assert member.setup.preprocessing is not None  # data from a path or by a name have one
+        spec, splits = member.setup.preprocessing.spec, run.splits_of(member.setup)
+        candidates.append(Candidate(f"member {member.name}", member.setup.recipe, spec, splits))
+    scored_part(candidates)
 
 
 def _claim(training: Path, told: Mapping[str, Any]) -> None:
@@ -199,7 +144,7 @@ def _claim(training: Path, told: Mapping[str, Any]) -> None:
 
 
 def _assembled(
-    fleet: Fleet, training: Path, place: Path, how: How, source: str, trust: bool, tell: Tell
+    fleet: Fleet, planned: Plan, training: Path, place: Path, how: How, source: str, trust: bool, tell: Tell
 ) -> Path:
     """The members as run folders, and the ensemble of them."""
     seconds = sum(sum(member.state.seconds.values()) for member in fleet.members)
@@ -207,10 +152,15 @@ def _assembled(
         if member.failed:
             tell(f"member {member.name} was left out: {member.failed}")
     good = [member for member in fleet.members if not member.failed]
-    if how in _OF_ONE_RUN:
+    if how in OF_ONE_RUN:
         if not good:
             raise RunError(f"the run failed: {fleet.members[0].failed}")
         kept = sorted(good[0].kept.items())
+        if len(kept) < len(planned.keep):
+            fewer = f"{len(kept)} of {len(planned.keep)} were kept: {good[0].why()}"
+            if len(kept) < 2:
+                raise RunError(f"an ensemble takes two networks or more, and {fewer}")
+            tell(fewer)
         folders = [training / "snapshots" / f"{epoch:04d}" for epoch, _ in kept]
         for folder, (epoch, weights) in zip(folders, kept, strict=True):
             write_member(good[0], folder, source, weights, epoch)
@@ -224,7 +174,9 @@ def _assembled(
         )
     for member in good:
         write_member(member, member.folder.path, source)
-    return assemble([member.folder.path for member in good], place, how=how, seconds=seconds, trust=trust)
+    folders = [member.folder.path for member in good]
+    names = differences([member.layer for member in good], folders)
+    return assemble(folders, place, how=how, names=names, seconds=seconds, trust=trust)
 
 
 def _reasons(members: Sequence[Member]) -> str:

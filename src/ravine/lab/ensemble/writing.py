@@ -17,6 +17,7 @@ from .answers import Answers
 from .cooking import Cooked
 from .measured import calibration, measured
 from .members import Pool
+from .plan import OF_ONE_RUN
 
 # What of a member's run the ensemble keeps, as far as it is there: enough to predict and to score again.
 _ABOUT = (
@@ -62,7 +63,8 @@ def write(
     if pool.task == "classification":
         told["calibration"] = calibration(found[pool.part], found["validation"] if pool.steering else None)
     took = [member.result["seconds"] for member in pool.members]
-    told["seconds"] = {"all": sum(took) if seconds is None else seconds, "one": sum(took) / len(took)}
+    spent = sum(took) if seconds is None else seconds
+    told["seconds"] = {"all": spent, "one": spent if how in OF_ONE_RUN else sum(took) / len(took)}
     result = _result(pool, shares, found, told, made)
     predictions = {name: tensor for part in found for name, tensor in _kept(pool, part, found[part].together)}
     chosen = [member for member, share in zip(pool.members, shares, strict=True) if share > 0]

@@ -42,7 +42,11 @@ def write_member(
     loop = Loop(member.setup, folder, Silent(), member.stop)
     loop.state, loop.best = member.state, dict(member.best)
     if weights is not None:
-        loop.state, loop.best = replace(member.state, best_epoch=epoch), dict(weights)
+        # It took the time until then, as good as told by the rows.
+        part = member.rows[epoch - 1]["seconds"] / member.rows[-1]["seconds"]
+        seconds = {name: took * part for name, took in member.state.seconds.items()}
+        loop.state = replace(member.state, best_epoch=epoch, seconds=seconds)
+        loop.best = dict(weights)
     for row in member.rows:
         folder.append_row(row)
     finish(loop, member.why())
