@@ -11,6 +11,18 @@ from typing import Any
 from .errors import RunError
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it; nothing where it is there.
+
+    Raises:
+        RunError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make {path}: {error.strerror or error}") from error
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Put `content` at `path` atomically; an older file there stays whole until the rename.
 

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ravine.errors import MemoryLimitError, RecipeError, RunError
+from ravine.errors import MemoryLimitError, ModelError, RecipeError, RunError
+from ravine.generalize import regularize
 from ravine.lab import Fleet
 from ravine.lab.fleet import choice as choosing
 from ravine.lab.fleet import fleet as module
@@ -551,6 +552,32 @@ def test_members_draw_noise_of_their_own_at_their_own_rate():
     assert not torch.equal(out[1], out[2])
 
 
+def test_noise_before_a_layer_is_drawn_for_each_member_at_its_rate():
+    """Without `vmap`, whose batch normalization takes no bfloat16 beside statistics in float32."""
+    rates = (0.1, 0.6)
+    alone = [nn.Sequential(nn.Linear(5, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)) for _ in rates]
+    for network, rate in zip(alone, rates, strict=True):
+        regularize(network, dropout=rate)
+        nn.init.eye_(network[2].weight)
+        nn.init.zeros_(network[2].bias)
+    stack = Stack(copy.deepcopy(alone))
+    inputs = torch.randn(4000, 5)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        noisy = stack(inputs, training=True, shared=True)
+    shares = (noisy == 0).double().mean((1, 2)).tolist()
+    assert shares == pytest.approx(rates, abs=4 * math.sqrt(0.25 / 12_000))
+    outputs = stack(inputs, training=False, shared=True)
+    for number, network in enumerate(alone):
+        network[1].load_state_dict(
+            {
+                name: stack.others.get(f"1.{name}", stack.trained.get(f"1.{name}"))[number]
+                for name in network[1].state_dict()
+            }
+        )
+        torch.testing.assert_close(outputs[number], network.eval()(inputs))
+
+
 def test_layers_that_do_nothing_do_not_part_a_product_from_its_activation():
     """And an activation that changes its input in place is the same in a stack, which is of views."""
     inputs = torch.randn(2, 6, 5)
@@ -603,8 +630,45 @@ def test_members_share_the_items_they_have_in_common():
     assert all(setup.dataset is setups[0].dataset for setup in setups)
 
 
+def test_the_seed_of_a_members_first_weights_may_stand_anywhere():
+    def network():
+        return nn.Sequential(nn.Linear(13, 3))
+
+    fleets = [
+        Fleet(network, "wine", [{"seed": 5}]),
+        Fleet(network, "wine", [{}], settings=[{"seed": 5}]),
+        Fleet(network, "wine", [{}], {"seed": 5}),
+        Fleet(network, "wine", [{"seed": 5}], settings=[{"seed": 6}]),
+    ]
+    first, *others = (weights(fleet.members[0]) for fleet in fleets)
+    assert all(torch.equal(first[name], other[name]) for other in others for name in first)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("mlp", "wine", ["a"]), "member 0: 'a' is no dictionary of settings"),
+        (("mlp", "wine", [{}, {"data": "x"}]), "member 1: data = 'x': data is a section"),
+        ((lambda: nn.Linear(13, 3), "wine", [{"seed": "x"}]), "member 0: seed = 'x'"),
+        ((nn.Linear(13, 3), "wine", 2), "a function without arguments that makes one.*not a Linear"),
+        ((lambda: 3, "wine", 2), "the function that makes a network gave a int"),
+        (("mlp", "wine", 2.0), "members: a number, or the settings of each, not 2.0"),
+        (("mlp", "wine", []), "members: a fleet has one or more"),
+    ],
+)
+def test_arguments_that_make_no_fleet_are_refused_in_words(arguments, told):
+    with pytest.raises((RecipeError, ModelError), match=told):
+        Fleet(*arguments)
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_the_training(tmp_path):
+    (tmp_path / "file").touch()
+    fleet = Fleet("mlp", "wine", 2, folder=tmp_path / "file" / "fleet")
+    with pytest.raises(RunError, match=r"cannot make .*fleet: Not a directory"):
+        fleet.run()
+    assert not any(member.state.step for member in fleet.members)
+
+
 def test_refusals_name_the_member():
     with pytest.raises(RecipeError, match=r"member 1: optimizer.lrr"):
         Fleet("mlp", "wine", [{}, {"optimizer": {"lrr": 1}}])
-    with pytest.raises(RunError, match="needs a member"):
-        Fleet("mlp", "wine", [])

@@ -13,9 +13,10 @@ from .noise.stochastic_depth import Mode
 from .residual import branch_ends
 from .tracing import called_modules
 
-# Under which name a part is kept in the module whose input or output it changes.
-_BEFORE, _AFTER = "noise_before", "noise_after"
-_SLOTS = {"dropout": _BEFORE, "feature_dropout": _BEFORE, "stochastic_depth": _AFTER}
+BEFORE, _AFTER = "noise_before", "noise_after"
+"""Under which name a part is kept in the module whose input or output it changes."""
+
+_SLOTS = {"dropout": BEFORE, "feature_dropout": BEFORE, "stochastic_depth": _AFTER}
 _KINDS: dict[str, type[Dropout | FeatureDropout | StochasticDepth | DropConnect]] = {
     "dropout": Dropout,
     "feature_dropout": FeatureDropout,
@@ -128,7 +129,7 @@ def _refuse(model: nn.Module, kind: str, places: list[str]) -> None:
         module = model.get_submodule(name)
         if not name:
             raise ModelError("the network is a single layer: make it a DropConnect(layer) yourself")
-        if hasattr(module, _BEFORE) and not isinstance(module, DropConnect):
+        if hasattr(module, BEFORE) and not isinstance(module, DropConnect):
             raise ModelError(f"{name} has other noise already: give all kinds of noise in one call")
         if not isinstance(module, DropConnect):
             DropConnect(module)  # says whether the layer will do
@@ -153,8 +154,15 @@ def _put(model: nn.Module, kind: str, name: str, rate: float, mode: Mode = "row"
         _before(module, Dropout(rate) if kind == "dropout" else FeatureDropout(rate))
 
 
+def noise_before(module: nn.Module) -> nn.Module | None:
+    """The part that changes a layer's input; None where there is none, or where the layer has other hooks."""
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    part: nn.Module | None = getattr(module, BEFORE, None)
+    return part if hooks == [_changed_input] else None
+
+
 def _before(module: nn.Module, part: NoisyPart) -> None:
-    module.add_module(_BEFORE, part.train(module.training))
+    module.add_module(BEFORE, part.train(module.training))
     module.register_forward_pre_hook(_changed_input, with_kwargs=True)
 
 
@@ -168,7 +176,7 @@ def _changed_input(
     module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The first tensor changed, whether it is given by position or by name."""
-    part = getattr(module, _BEFORE)
+    part = getattr(module, BEFORE)
     if inputs:
         return (part(inputs[0]), *inputs[1:]), named
     first = next(name for name, value in named.items() if isinstance(value, Tensor))

@@ -305,9 +305,16 @@ def merge(layers: Sequence[Layer]) -> dict[str, Any]:
 
     Where a layer names another part than the layers before it, their settings of the old part go: a
     learning rate chosen for Adam says nothing about SGD. The new part's suggested settings come instead.
+
+    Raises:
+        RecipeError: one is no dictionary.
     """
     merged: dict[str, Any] = {}
     for layer in layers:
+        if not isinstance(layer, Mapping):
+            raise RecipeError(
+                [f"{layer!r} is no dictionary of settings; they come in a list, as [{{'seed': 1}}]"]
+            )
         for key, value in layer.items():
             if not isinstance(value, Mapping) or not isinstance(merged.get(key, {}), dict):
                 merged[key] = value

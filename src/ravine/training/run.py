@@ -147,6 +147,17 @@ def make_setup(
     return given.prepare(validate([*_for_batches(name), *layers], code=True), data, model, merge(layers))
 
 
+def seed_of(recipe: RecipeLike, settings: Sequence[Layer]) -> int:
+    """The seed that a training has with this recipe and these settings over it.
+
+    Raises:
+        RecipeError: the recipe cannot be read, or its seed is none.
+    """
+    _, layers = _layers(recipe)
+    asked = merge([*layers, *settings])
+    return validate([{"seed": asked["seed"]} if "seed" in asked else {}]).seed
+
+
 def read(
     data: str | Path, recipe: RecipeLike = None, *, settings: Sequence[Layer] = ()
 ) -> tuple[Dataset, Splits]:

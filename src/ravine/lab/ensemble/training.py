@@ -136,10 +136,7 @@ def _claim(training: Path, told: Mapping[str, Any]) -> None:
                 "another --out"
             )
         return
-    try:
-        training.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot make {training}: {error.strerror or error}") from error
+    files.make_folder(training)
     files.write_json(record, dict(told))
 
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...generalize.noise import Dropout
+from ...generalize.regularize import BEFORE, noise_before
 from .rates import DropoutByMember
 
 Step = Callable[[Tensor], Tensor]
@@ -17,7 +19,8 @@ Tensors = Mapping[str, Tensor]
 # What changes each element by itself does so whatever the axes mean.
 _ELEMENTWISE = (
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus),
-    *(nn.Sigmoid, nn.Tanh, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.Softsign, nn.Identity, nn.Dropout),
+    *(nn.Sigmoid, nn.Tanh, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.Softsign, nn.Identity),
+    *(nn.Dropout, Dropout),
 )
 
 
@@ -32,8 +35,16 @@ def chain(network: nn.Module, tensors: Tensors) -> list[Step] | None:
 
 
 def _steps(module: nn.Module, prefix: str, tensors: Tensors) -> list[Step] | None:
-    if _hooked(module):
-        return None
+    noise = noise_before(module)
+    if noise is not None:
+        first = _steps(noise, f"{prefix}{BEFORE}.", tensors)
+        own = _bare(module, prefix, tensors)
+        return None if first is None or own is None else [*first, *own]
+    return None if _hooked(module) else _bare(module, prefix, tensors)
+
+
+def _bare(module: nn.Module, prefix: str, tensors: Tensors) -> list[Step] | None:
+    """What a layer does without its hooks."""
     if type(module) is nn.Sequential:
         return _sequence(list(module.named_children()), prefix, tensors)
     if isinstance(module, _ELEMENTWISE) and type(module) in _ELEMENTWISE:
@@ -128,7 +139,7 @@ def _sequence(children: Sequence[tuple[str, nn.Module]], prefix: str, tensors: T
             return None
         following = children[at + 1][1] if at + 1 < len(children) else None
         if type(child) is nn.Linear and type(following) is nn.ReLU and not _hooked(following):
-            steps = [_linear(child, f"{prefix}{name}.", tensors, rectified=True)]
+            steps[-1] = _linear(child, f"{prefix}{name}.", tensors, rectified=True)
             at += 1
         found += steps
         at += 1

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from ... import files
 from ...errors import NotFiniteError, RunError, nearest
 from ...memory import is_memory_error, memory_told
 from ...randomness import addressed
@@ -25,7 +26,7 @@ from . import processes, ray_workers, sharing
 from .choice import Choice, choose
 from .grouping import groups, why_not
 from .member import Member
-from .prepare import ModelLike, prepare
+from .prepare import ModelLike, layers_of, prepare
 from .processes import Processes, UnableError, obstacle, start_takes
 from .ray_workers import RayWorkers
 from .stacked import StackedGroup
@@ -125,9 +126,7 @@ class Fleet:
         self._keep = frozenset(keep)
         self._watch = watch
         self._folder = None if folder is None else Path(folder)
-        layers = [{"seed": seed} for seed in range(members)] if isinstance(members, int) else list(members)
-        if not layers:
-            raise RunError("a fleet needs a member")
+        layers = layers_of(members)
         setups = prepare(model, data, recipe, layers, settings, trust=trust)
         if self._ray:
             ray_workers.refuse(setups)
@@ -418,6 +417,7 @@ class Fleet:
     def _restore(self) -> None:
         if self._folder is None:
             return
+        files.make_folder(self._folder)  # or it is known now, and not at the first checkpoint
         loaded = checkpoint.load_newest(self._folder / "checkpoints", self._tell)
         if loaded is None:
             return

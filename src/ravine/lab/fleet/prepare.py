@@ -1,15 +1,15 @@
 """The members' trainings, made ready on data that are opened once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
-from ...errors import RecipeError
+from ...errors import ModelError, RecipeError
 from ...memory import memory_told
 from ...randomness import addressed
 from ...training.recipe import Layer
-from ...training.run import RecipeLike, make_setup
+from ...training.run import RecipeLike, make_setup, seed_of
 from ...training.setup import Setup
 
 # Settings of `[data]` that change what is read, not how it is cut or batched.
@@ -17,6 +17,23 @@ _READING = {"target", "task", "image_size", "skip_bad", "memory_gb"}
 
 ModelLike = Callable[[], nn.Module] | str | None
 """A model's name, a function that makes a network, or None for the recipe's."""
+
+
+def layers_of(members: int | Sequence[Layer]) -> list[Layer]:
+    """The settings of each member; where only their number is told, its seed.
+
+    Raises:
+        RecipeError: there is no member.
+    """
+    if isinstance(members, int):
+        layers: list[Layer] = [{"seed": seed} for seed in range(members)]
+    elif isinstance(members, Sequence):
+        layers = list(members)
+    else:
+        raise RecipeError([f"members: a number, or the settings of each, not {members!r}"])
+    if not layers:
+        raise RecipeError(["members: a fleet has one or more"])
+    return layers
 
 
 def prepare(
@@ -33,26 +50,32 @@ def prepare(
     Raises:
         RavineError: as `ravine.train`, of any member; the settings of which member are told.
     """
+    if isinstance(model, nn.Module) or not (model is None or isinstance(model, str) or callable(model)):
+        raise ModelError(
+            f"each member of a fleet has a network of its own: give a function without arguments that makes "
+            f"one, or a model's name, not a {type(model).__name__}"
+        )
     made: list[Setup] = []
     with memory_told():
         for layer in members:
             seed = made[0].recipe.split_seed if made else None
             cut = [] if seed is None else [{"data": {"split": seed}}]
-            network = model if model is None or isinstance(model, str) else _made(model, layer)
-            read_alike = not _READING & layer.get("data", {}).keys()
+            own = layer.get("data", {}) if isinstance(layer, Mapping) else {}
+            read_alike = isinstance(own, Mapping) and not _READING & own.keys()
             like = made[0] if made and read_alike else None
+            chosen = [*cut, *settings, layer]
             try:
-                made.append(
-                    make_setup(
-                        network, data, recipe, settings=[*cut, *settings, layer], trust=trust, like=like
-                    )
-                )
+                network = model if model is None or isinstance(model, str) else _made(model, recipe, chosen)
+                made.append(make_setup(network, data, recipe, settings=chosen, trust=trust, like=like))
             except RecipeError as error:
                 raise RecipeError([f"member {len(made)}: {problem}" for problem in error.problems]) from error
     return made
 
 
-def _made(model: Callable[[], nn.Module], layer: Layer) -> nn.Module:
+def _made(model: Callable[[], nn.Module], recipe: RecipeLike, settings: Sequence[Layer]) -> nn.Module:
     """A network of the caller's, whose first weights the member's seed decides."""
-    with addressed(int(layer.get("seed", 0)), "model"):
-        return model()
+    with addressed(seed_of(recipe, settings), "model"):
+        network = model()
+    if not isinstance(network, nn.Module):
+        raise ModelError(f"the function that makes a network gave a {type(network).__name__}")
+    return network
