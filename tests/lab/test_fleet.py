@@ -18,8 +18,9 @@ from ravine.lab import Fleet
 from ravine.lab.fleet import choice as choosing
 from ravine.lab.fleet import fleet as module
 from ravine.lab.fleet.choice import Choice
-from ravine.lab.fleet.direct import chain, products
+from ravine.lab.fleet.direct import chain
 from ravine.lab.fleet.grouping import groups
+from ravine.lab.fleet.products import products
 from ravine.lab.fleet.rates import DropoutByMember
 from ravine.lab.fleet.stack import Stack
 from ravine.lab.fleet.stacked import StackedGroup

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from .direct import products
+from .products import products
 
 Dims = tuple[int | None, ...]
 

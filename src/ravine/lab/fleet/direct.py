@@ -4,12 +4,13 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ...generalize.noise import Dropout
 from ...generalize.regularize import BEFORE, noise_before
+from .layers import BatchNorm, Dropped, Rectified
+from .products import Products
 from .rates import DropoutByMember
 
 Step = Callable[[Tensor], Tensor]
@@ -18,9 +19,8 @@ Tensors = Mapping[str, Tensor]
 
 # What changes each element by itself does so whatever the axes mean.
 _ELEMENTWISE = (
-    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus),
+    *(nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus),
     *(nn.Sigmoid, nn.Tanh, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.Softsign, nn.Identity),
-    *(nn.Dropout, Dropout),
 )
 
 
@@ -28,10 +28,13 @@ def chain(network: nn.Module, tensors: Tensors) -> list[Step] | None:
     """What the layers of a network do to a stack, in their order; None where one of them is not known.
 
     Args:
-        network: whose layers are asked for their settings and their mode at each step.
+        network: whose layers are asked for their mode at each step.
         tensors: what the steps take in place of the network's own, looked at again at each step.
     """
-    return _steps(network, "", tensors)
+    try:
+        return _steps(network, "", tensors)
+    except KeyError:  # a layer's tensor is another's too, who has it under its own name
+        return None
 
 
 def _steps(module: nn.Module, prefix: str, tensors: Tensors) -> list[Step] | None:
@@ -46,7 +49,7 @@ def _steps(module: nn.Module, prefix: str, tensors: Tensors) -> list[Step] | Non
 def _bare(module: nn.Module, prefix: str, tensors: Tensors) -> list[Step] | None:
     """What a layer does without its hooks."""
     if type(module) is nn.Sequential:
-        return _sequence(list(module.named_children()), prefix, tensors)
+        return _sequence(list(module._modules.items()), prefix, tensors)  # one may stand in two places
     if isinstance(module, _ELEMENTWISE) and type(module) in _ELEMENTWISE:
         return [_out_of_place(module)]
     make = _KNOWN.get(type(module))
@@ -56,7 +59,7 @@ def _bare(module: nn.Module, prefix: str, tensors: Tensors) -> list[Step] | None
 
 def _out_of_place(module: nn.Module) -> Step:
     """The same function, without changing a view: autograd would copy all that the view is of, four times."""
-    if getattr(module, "inplace", False) and not isinstance(module, nn.Dropout):  # whose mode changes
+    if getattr(module, "inplace", False):
         alike: Any = copy.copy(module)
         alike.inplace = False
         module = alike
@@ -68,69 +71,13 @@ def _hooked(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
-# Outputs so few that a product of matrices takes longer to begin its rows than to fill them.
-FEW = 32
-
-
-class _Products(torch.autograd.Function):
-    """Rows (K, N, I) times weights (K, O, I), a bias (K, O) added, negative results cut where `rectified`.
-
-    As autograd would have it, but the weights' gradient comes in the weights' own layout, which saves a copy,
-    the results are cut in place, and of few outputs the items come last, which is twice as quick.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, rectified: bool) -> Tensor:
-        if bias is None:
-            out = torch.bmm(rows, weight.mT)
-        elif weight.shape[1] < FEW:
-            out = torch.baddbmm(bias.unsqueeze(2), weight, rows.mT).mT
-        else:
-            out = torch.baddbmm(bias.unsqueeze(1), rows, weight.mT)
-        if rectified:
-            out.clamp_min_(0.0)
-        ctx.rectified = rectified
-        ctx.save_for_backward(rows, weight, out if rectified else None)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        rows, weight, out = ctx.saved_tensors
-        if ctx.rectified:
-            gradient = torch.ops.aten.threshold_backward(gradient, out, 0.0)
-        needs = ctx.needs_input_grad
-        return (
-            torch.bmm(gradient, weight) if needs[0] else None,
-            torch.bmm(gradient.mT, rows) if needs[1] else None,
-            gradient.sum(1) if needs[2] else None,
-            None,
-        )
-
-
-def products(rows: Tensor, weight: Tensor, bias: Tensor | None, *, rectified: bool = False) -> Tensor:
-    """The members' linear layers at once: rows (K, N, I), weight (K, O, I) and bias (K, O) to (K, N, O)."""
-    device = rows.device.type
-    if torch.is_autocast_enabled(device):  # which would change the types within the forward pass alone
-        low = torch.get_autocast_dtype(device)
-        rows, weight = rows.to(low), weight.to(low)
-        bias = None if bias is None else bias.to(low)
-    out: Tensor = _Products.apply(rows, weight, bias, rectified)  # type: ignore[no-untyped-call]
-    return out
-
-
 def _linear(module: nn.Linear, prefix: str, tensors: Tensors, *, rectified: bool = False) -> Step:
-    weight, bias = tensors[f"{prefix}weight"], tensors.get(f"{prefix}bias")
-
-    def step(x: Tensor) -> Tensor:
-        out = products(x.flatten(1, -2), weight, bias, rectified=rectified)
-        return out.reshape(*x.shape[:-1], -1)
-
-    return step
+    return Products(tensors[f"{prefix}weight"], tensors.get(f"{prefix}bias"), rectified)
 
 
 def _sequence(children: Sequence[tuple[str, nn.Module]], prefix: str, tensors: Tensors) -> list[Step] | None:
     found: list[Step] = []
-    children = [(name, child) for name, child in children if type(child) is not nn.Identity or _hooked(child)]
+    children = [(name, child) for name, child in children if not _is_nothing(child)]
     at = 0
     while at < len(children):
         name, child = children[at]
@@ -146,44 +93,36 @@ def _sequence(children: Sequence[tuple[str, nn.Module]], prefix: str, tensors: T
     return found
 
 
+def _is_nothing(module: nn.Module) -> bool:
+    """Whether a layer lets all through: as is, or in a network with dropout whose rate is 0."""
+    dropped = type(module) is nn.Dropout and module.p == 0.0
+    return (dropped or type(module) is nn.Identity) and not _hooked(module)
+
+
 def _flatten(module: nn.Flatten, prefix: str, tensors: Tensors) -> Step | None:
     if (module.start_dim, module.end_dim) != (1, -1):
         return None
     return lambda x: x.flatten(2)
 
 
-def _dropout(module: DropoutByMember, prefix: str, tensors: Tensors) -> Step:
-    rates = tensors[f"{prefix}p"]
-    return lambda x: module.dropped(x, rates.view(-1, *[1] * (x.dim() - 1)))
+def _rectified(module: nn.ReLU, prefix: str, tensors: Tensors) -> Step:
+    return Rectified()
+
+
+def _dropout(module: nn.Dropout | Dropout, prefix: str, tensors: Tensors) -> Step:
+    if isinstance(module, Dropout) and not module.inverted:
+        return module
+    return Dropped(module, module.p)
+
+
+def _dropout_by_member(module: DropoutByMember, prefix: str, tensors: Tensors) -> Step:
+    return Dropped(module, tensors[f"{prefix}p"])
 
 
 def _batch_norm(module: nn.BatchNorm1d, prefix: str, tensors: Tensors) -> Step | None:
-    """The channels of all members side by side: each is normalized by itself anyway."""
     if not module.affine or not module.track_running_stats or module.momentum is None:
         return None
-    own = {name: tensors[f"{prefix}{name}"] for name in ("weight", "bias", "running_mean", "running_var")}
-    count = tensors[f"{prefix}num_batches_tracked"]
-
-    def step(x: Tensor) -> Tensor:
-        if x.dim() != 3:
-            raise ValueError(f"batch normalization of a stack of vectors was given {x.dim() - 1} axes")
-        if module.training:
-            count.add_(1)
-        side_by_side = x.transpose(0, 1).flatten(1)
-        out = functional.batch_norm(
-            side_by_side,
-            own["running_mean"].flatten(),
-            own["running_var"].flatten(),
-            own["weight"].flatten(),
-            own["bias"].flatten(),
-            module.training,
-            module.momentum or 0.0,
-            module.eps,
-        )
-        apart: Tensor = out.unflatten(1, (len(x), -1)).transpose(0, 1)
-        return apart
-
-    return step
+    return BatchNorm(module, lambda name: tensors[f"{prefix}{name}"])
 
 
 def _layer_norm(module: nn.LayerNorm, prefix: str, tensors: Tensors) -> Step:
@@ -205,7 +144,10 @@ def _layer_norm(module: nn.LayerNorm, prefix: str, tensors: Tensors) -> Step:
 _KNOWN: dict[type, Callable[..., Step | None]] = {
     nn.Linear: _linear,
     nn.Flatten: _flatten,
-    DropoutByMember: _dropout,
+    nn.ReLU: _rectified,
+    nn.Dropout: _dropout,
+    Dropout: _dropout,
+    DropoutByMember: _dropout_by_member,
     nn.BatchNorm1d: _batch_norm,
     nn.LayerNorm: _layer_norm,
 }

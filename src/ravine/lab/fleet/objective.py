@@ -20,7 +20,7 @@ def together(setups: Sequence[Setup]) -> Losses:
         return _squared_error
     smoothings = [setup.recipe.loss.label_smoothing for setup in setups]
     if len(set(smoothings)) == 1:
-        return lambda outputs, targets: item_losses(outputs, targets, smoothings[0]).mean(1)
+        return CrossEntropy(smoothings[0])
     # Smoothing is linear: the loss without it, and that of a target spread over all classes.
     shares = torch.tensor(smoothings, dtype=torch.float64, device=first.device)
 
@@ -30,6 +30,34 @@ def together(setups: Sequence[Setup]) -> Losses:
         return (1 - own) * item_losses(outputs, targets).mean(1) + own * spread
 
     return losses
+
+
+class CrossEntropy:
+    """The members' mean cross-entropies, with one label smoothing: for autograd, or with their gradient."""
+
+    def __init__(self, smoothing: float) -> None:
+        self._smoothing = smoothing
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """As `together`."""
+        return item_losses(outputs, targets, self._smoothing).mean(1)
+
+    def with_gradient(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The losses (K,) and the gradient of their sum, like outputs: what they expect less what they saw.
+
+        Args:
+            outputs: logits (K, N, ..., classes), which need no gradient.
+            targets: class numbers (K, N, ...).
+        """
+        wanted = targets.reshape(1, -1)
+        logs = outputs.flatten(0, -2).t().contiguous().log_softmax(0)
+        losses = _items(logs, wanted, self._smoothing).view(len(outputs), -1).mean(1)
+        share = len(outputs) / wanted.numel()
+        gradient = logs.exp_().mul_(share)
+        if self._smoothing:
+            gradient.sub_(share * self._smoothing / len(gradient))
+        seen = gradient.new_full((), (self._smoothing - 1) * share).expand(wanted.shape)
+        return losses, gradient.scatter_add_(0, wanted, seen).t().view(outputs.shape)
 
 
 def item_losses(outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -43,13 +71,14 @@ def item_losses(outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Ten
         smoothing: share of the target spread over all classes.
     """
     logs = outputs.flatten(0, -2).t().contiguous().log_softmax(0)
-    if targets.is_floating_point():
-        items = -(targets.flatten(0, -2).t() * logs).sum(0)
-    else:
-        items = -logs.gather(0, targets.reshape(1, -1)).squeeze(0)
-    if smoothing:
-        items = (1 - smoothing) * items - smoothing * logs.mean(0)
-    return items.view(len(outputs), -1)
+    wanted = targets.flatten(0, -2).t() if targets.is_floating_point() else targets.reshape(1, -1)
+    return _items(logs, wanted, smoothing).view(len(outputs), -1)
+
+
+def _items(logs: Tensor, wanted: Tensor, smoothing: float) -> Tensor:
+    """Of log-probabilities (classes, items): against class numbers (1, items), or shares of the classes."""
+    items = -((wanted * logs).sum(0) if wanted.is_floating_point() else logs.gather(0, wanted).squeeze(0))
+    return (1 - smoothing) * items - smoothing * logs.mean(0) if smoothing else items
 
 
 def _squared_error(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -22,14 +22,13 @@ class DropoutByMember(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Each element 0 with probability p, else x/(1 − p); all 0 where p is 1. In evaluation x itself."""
-        return self.dropped(x, self.p)
+        return x * self.mask(x, self.p) if self.training else x
 
-    def dropped(self, x: Tensor, p: Tensor) -> Tensor:
-        """The same with the rates given, in a shape that goes with x."""
-        if not self.training:
-            return x
+    @staticmethod
+    def mask(x: Tensor, p: Tensor) -> Tensor:
+        """What x is multiplied by: 0 with probability p, which goes with x in shape, else 1/(1 − p)."""
         keep = 1.0 - p
-        return x * (torch.rand_like(x) >= p) * torch.where(keep > 0.0, 1.0 / keep, 0.0)
+        return (torch.rand_like(x) >= p) * torch.where(keep > 0.0, 1.0 / keep, 0.0)
 
 
 def rates_of(network: nn.Module) -> dict[str, float]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from .backward import Pass, runs
 from .batching import Batching
 from .direct import chain
 from .rates import by_member
@@ -42,6 +43,12 @@ class Stack:
                 self.others[name] = together
         self.buffers = [self.others[name] for name, _ in networks[0].named_buffers()]
         self._chain = chain(self._template, {**self.trained, **self.others})
+        self._runs = runs(self._chain or [])
+
+    @property
+    def knows_gradients(self) -> bool:
+        """Whether every layer from the first that is trained on works its gradient out itself."""
+        return [run.known for run in self._runs] in ([True], [False, True])
 
     def __call__(self, inputs: Tensor, *, training: bool, shared: bool = False) -> Tensor:
         """The members' outputs, (K, N, ...).
@@ -51,8 +58,7 @@ class Stack:
             training: noise and batch statistics, and running statistics follow; or evaluation.
             shared: whether all members see the same inputs.
         """
-        if self._template.training != training:  # to tell every layer takes as long as a small product
-            self._template.train(training)
+        self._turn(training=training)
         if self._chain is not None:
             outputs = inputs.expand(self.members, *inputs.shape) if shared else inputs
             for step in self._chain:
@@ -61,6 +67,21 @@ class Stack:
         forward = vmap(self._one, in_dims=(0, 0, None if shared else 0), randomness="different")
         together: Tensor = forward(self.trained, self.others, inputs)
         return together
+
+    def traced(self, inputs: Tensor) -> Pass | None:
+        """A pass in training, without mixed precision and autograd; None where the layers are not known.
+
+        Args:
+            inputs: (K, N, ...): each member's own.
+        """
+        if self._chain is None:
+            return None
+        self._turn(training=True)
+        return Pass(self._runs, inputs)
+
+    def _turn(self, *, training: bool) -> None:
+        if self._template.training != training:  # to tell every layer takes as long as a small product
+            self._template.train(training)
 
     def _one(self, trained: dict[str, Tensor], others: dict[str, Tensor], inputs: Tensor) -> Tensor:
         given = {**trained, **others}

@@ -13,7 +13,9 @@ from ...training.evaluate import LOSS_UNIT, Outputs
 from ...training.feed import Feed
 from . import hyperparameters, objective
 from .averages import Averages
+from .backward import Pass
 from .member import Member
+from .objective import CrossEntropy
 from .penalties import Penalties
 from .stack import Stack
 
@@ -71,15 +73,40 @@ class StackedGroup:
                 do()
         self._hand_back(work)
 
+    @property
+    def without_autograd(self) -> bool:
+        """Whether a step needs none of autograd but for penalties."""
+        return self.members[0].setup.recipe.precision == "fp32" and self.stack.knows_gradients
+
     def backward(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients of a batch, (K, N, ...) inputs and (K, N, ...) targets; the losses (K,) and outputs."""
-        with self.members[0].setup.autocast():
+        setup = self.members[0].setup
+        traced = self.stack.traced(inputs) if setup.recipe.precision == "fp32" else None
+        if traced is not None:
+            losses = self._back(traced, targets)
+            return losses, traced.outputs
+        with setup.autocast():
             outputs = self.stack(inputs, training=True)
         if outputs.dtype == torch.bfloat16:
             outputs = outputs.float()
         losses = self._losses(outputs, targets)
         (losses if self.penalties is None else losses + self.penalties()).sum().backward()
         return losses.detach(), outputs.detach()
+
+    def _back(self, taken: Pass, targets: Tensor) -> Tensor:
+        """Gradients of a pass without autograd's graph; the losses (K,)."""
+        if isinstance(self._losses, CrossEntropy) and not targets.is_floating_point():
+            losses, gradient = self._losses.with_gradient(taken.outputs, targets)
+        else:
+            outputs = taken.outputs.requires_grad_()
+            losses = self._losses(outputs, targets)
+            (gradient,) = torch.autograd.grad(losses.sum(), outputs)
+            outputs.requires_grad_(False)
+            losses = losses.detach()
+        taken.backward(gradient)
+        if self.penalties is not None:
+            self.penalties().sum().backward()
+        return losses
 
     def step(self, rates: Sequence[float]) -> None:
         """A step of each member at its rate, its gradient cut to its limit."""
