@@ -1,10 +1,13 @@
 """What a docstring in Google's form says of arguments."""
 
+import functools
 import inspect
 import re
+from collections.abc import Mapping
 
 
-def meanings(docstring: str | None) -> dict[str, str]:
+@functools.cache
+def meanings(docstring: str | None) -> Mapping[str, str]:
     """What the sections `Args:` and `Attributes:` say of each name, on one line each; types are left out."""
     found: dict[str, str] = {}
     text = inspect.cleandoc(docstring or "")

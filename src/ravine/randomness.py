@@ -45,6 +45,12 @@ def addressed(seed: int, *address: Address) -> Iterator[None]:
 
     The caller's own global streams are as they were afterwards.
     """
+    value = address_seed(seed, *address)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(address_seed(seed, *address))
+        # What torch.manual_seed does, without noting the call for each kind of device that is not there.
+        torch.default_generator.manual_seed(value)
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed_all(value)
+        if torch.backends.mps.is_available():
+            torch.mps.manual_seed(value)
         yield

@@ -137,7 +137,7 @@ def _check_number(what: str, value: Any) -> None:
 
 def _docstring(rule: Rule) -> str:
     """The rule's own first paragraph, its state, and what each argument means."""
-    told = {"lr": "learning rate, at least 0."} | meanings(rule.__doc__)
+    told = {"lr": "learning rate, at least 0.", **meanings(rule.__doc__)}
     lines = [summary(rule.__doc__) or f"The rule `{rule.name}` as an optimizer.", ""]
     if rule.state:
         lines += [f"The state is {', '.join(repr(key) for key in rule.state)}.", ""]

@@ -369,7 +369,8 @@ def _from_dataset(
         ]
         recipe = validate([*_named(name, dataset.kind), *settled], code=True)
         asked = merge([*layers, {"model": known}])  # nothing else may be made of it
-    splits = cut_for(recipe, dataset)
+    cut_alike = like is not None and _cut(like.recipe) == _cut(recipe)
+    splits = like.splits if like is not None and like.splits and cut_alike else cut_for(recipe, dataset)
     resolved = resolve(recipe, dataset, splits, asked=asked)
     setup = prepare(resolved, dataset, splits, model if isinstance(model, nn.Module) else None, like, opened)
     setup.notes += turned_off(recipe, resolved)
@@ -390,6 +391,11 @@ def cut_for(recipe: Recipe, dataset: Dataset) -> Splits:
     """The parts that a recipe cuts a data set into."""
     data = recipe.data
     return cut(dataset, validation=data.validation, test=data.test, seed=recipe.split_seed)
+
+
+def _cut(recipe: Recipe) -> tuple[float, float, int]:
+    """What of a recipe decides how its data are cut."""
+    return recipe.data.validation, recipe.data.test, recipe.split_seed
 
 
 def options_of(recipe: Recipe) -> DataOptions:

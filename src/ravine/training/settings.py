@@ -58,7 +58,7 @@ def part(kind: str, name: str) -> Any:
 def parameters(kind: str, name: str) -> dict[str, inspect.Parameter]:
     """The settings that a part takes, in the order of its signature; then the options of every optimizer."""
     found = part(kind, name)
-    known = dict(inspect.signature(found).parameters)
+    known = dict(_signature(found).parameters)
     if _further(found) == Unpack[Options]:
         by_name = inspect.Parameter.KEYWORD_ONLY
         known |= {key: inspect.Parameter(key, by_name, default=value) for key, value in DEFAULTS.items()}
@@ -68,6 +68,11 @@ def parameters(kind: str, name: str) -> dict[str, inspect.Parameter]:
         for key, parameter in known.items()
         if key not in WIRING[kind] and parameter.kind not in variadic
     }
+
+
+@functools.cache
+def _signature(found: Any) -> inspect.Signature:
+    return inspect.signature(found)
 
 
 def defaults(kind: str, name: str) -> dict[str, Any]:
@@ -143,7 +148,7 @@ def _hints(found: Any) -> dict[str, Any]:
 @functools.cache
 def _further(found: Any) -> Any:
     """What `**kwargs` of a part may be: the annotation, Any where there is none, None without `**kwargs`."""
-    for key, parameter in inspect.signature(found).parameters.items():
+    for key, parameter in _signature(found).parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
             return _hints(found).get(key, Any)
     return None

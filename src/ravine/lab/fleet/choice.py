@@ -65,8 +65,9 @@ def choose(members: Sequence[Member]) -> Choice:
         rates = [float(member.setup.schedule.base_lrs[0]) for member in members]
 
         def stacked() -> None:
-            group.backward(*batch)
-            group.step(rates)
+            with group.threads():
+                group.backward(*batch)
+                group.step(rates)
 
         alone = _copy(first)
         seconds = _compare(stacked, lambda: _step(alone, inputs, targets), len(members), batches_left(first))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ... import files
 from ...errors import NotFiniteError, RunError, nearest
-from ...memory import is_memory_error, memory_told
+from ...memory import collection_postponed, is_memory_error, memory_told
 from ...randomness import addressed
 from ...training import checkpoint
 from ...training.loop import CHECKPOINT_SHARE
@@ -127,7 +127,8 @@ class Fleet:
         self._watch = watch
         self._folder = None if folder is None else Path(folder)
         layers = layers_of(members)
-        setups = prepare(model, data, recipe, layers, settings, trust=trust)
+        with collection_postponed():
+            setups = prepare(model, data, recipe, layers, settings, trust=trust)
         if self._ray:
             ray_workers.refuse(setups)
         place = self._folder or Path("fleet")
@@ -297,9 +298,10 @@ class Fleet:
 
     def _take_in(self, place: Path) -> None:
         """The members as workers left them."""
-        for folder in sorted(place.glob("*/checkpoints")):
-            if loaded := checkpoint.load_newest(folder, self._tell):
-                self._take(*loaded)
+        with collection_postponed():
+            for folder in sorted(place.glob("*/checkpoints")):
+                if loaded := checkpoint.load_newest(folder, self._tell):
+                    self._take(*loaded)
 
     def _chosen(self, group: list[Member]) -> Choice:
         """How a group runs: as when there were more of it, so that it goes on bit for bit."""
@@ -336,8 +338,9 @@ class Fleet:
         while group:
             stacked = StackedGroup(group)
             while not any(member.done for member in group):
-                stacked.train_epoch(self._due, self._between)
-                stacked.foresee()
+                with stacked.threads():
+                    stacked.train_epoch(self._due, self._between)
+                    stacked.foresee()
                 # A signal may come meanwhile: all members are at one place then, as those of a stack must be.
                 for member in group:
                     if not member.failed:

@@ -50,7 +50,7 @@ class CrossEntropy:
             targets: class numbers (K, N, ...).
         """
         wanted = targets.reshape(1, -1)
-        logs = outputs.flatten(0, -2).t().contiguous().log_softmax(0)
+        logs = _by_class(outputs).log_softmax(0)
         losses = _items(logs, wanted, self._smoothing).view(len(outputs), -1).mean(1)
         share = len(outputs) / wanted.numel()
         gradient = logs.exp_().mul_(share)
@@ -58,6 +58,18 @@ class CrossEntropy:
             gradient.sub_(share * self._smoothing / len(gradient))
         seen = gradient.new_full((), (self._smoothing - 1) * share).expand(wanted.shape)
         return losses, gradient.scatter_add_(0, wanted, seen).t().view(outputs.shape)
+
+
+def answered(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The cross-entropy of every item of every member, and whether its first guess is right: (K, items) each.
+
+    As `evaluate.count_right`; the arguments are those of `item_losses`.
+    """
+    logits, wanted = _by_class(outputs), _wanted(targets)
+    classes = wanted.argmax(0) if wanted.is_floating_point() else wanted.squeeze(0)
+    right = logits.max(0).indices == classes  # a third of what argmax takes over a short last axis
+    losses = _items(logits.log_softmax(0), wanted, 0.0)
+    return losses.view(len(outputs), -1), right.view(len(outputs), -1)
 
 
 def item_losses(outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -70,9 +82,18 @@ def item_losses(outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Ten
         targets: class numbers (K, N, ...), or shares of the classes (K, N, classes).
         smoothing: share of the target spread over all classes.
     """
-    logs = outputs.flatten(0, -2).t().contiguous().log_softmax(0)
-    wanted = targets.flatten(0, -2).t() if targets.is_floating_point() else targets.reshape(1, -1)
-    return _items(logs, wanted, smoothing).view(len(outputs), -1)
+    logs = _by_class(outputs).log_softmax(0)
+    return _items(logs, _wanted(targets), smoothing).view(len(outputs), -1)
+
+
+def _by_class(outputs: Tensor) -> Tensor:
+    """(classes, all items of all members)."""
+    return outputs.flatten(0, -2).t().contiguous()
+
+
+def _wanted(targets: Tensor) -> Tensor:
+    """Class numbers (1, items), or shares of the classes (classes, items)."""
+    return targets.flatten(0, -2).t() if targets.is_floating_point() else targets.reshape(1, -1)
 
 
 def _items(logs: Tensor, wanted: Tensor, smoothing: float) -> Tensor:

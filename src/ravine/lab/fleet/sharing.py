@@ -2,8 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 from ...memory import free_bytes, is_memory_error
 from .choice import Choice, batches_left, seconds_in_turn
 from .member import Member
+from .threads import one_thread
 
 # Processes are taken where their time is below this share of one process's: theirs is the less certain.
 WORTH = 0.9
@@ -73,7 +73,7 @@ def share_out(
         return ""
     if (in_the_way := obstacle()) or (count := min(count, _fitting())) < 2:
         return in_the_way or "the free memory is not enough for two of it"
-    with _one_thread():
+    with one_thread():
         parts = [group[::count] for group in found]
         choices = [_look(part, there) for part in parts]
         shared = [_seconds_left(part, choice) for part, choice in zip(parts, choices, strict=True)]
@@ -105,7 +105,7 @@ def spread(found: Sequence[list[Member]], count: int, there: Way, workers: str) 
         there: as for `share_out`.
         workers: what they are called.
     """
-    with _one_thread():
+    with one_thread():
         choices = [_look(group[::count], there) for group in found]
     return _shared(deal(found, count), found, choices, workers)
 
@@ -166,13 +166,3 @@ def _fitting() -> int:
         return sys.maxsize
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return free // (pages * os.sysconf("SC_PAGE_SIZE"))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -18,7 +19,10 @@ from .member import Member
 from .objective import CrossEntropy
 from .penalties import Penalties
 from .stack import Stack
+from .threads import one_thread
 
+# Below so many multiplications a forward pass, threads wait for each other longer than they work.
+FEW_PRODUCTS = 1_000_000
 # Outputs of so many values wait to be counted: what is counted at once costs less, and memory is bounded.
 MOST_WAITING = 1_000_000
 
@@ -72,6 +76,14 @@ class StackedGroup:
                 self._hand_back(work)
                 do()
         self._hand_back(work)
+
+    def threads(self) -> AbstractContextManager[None]:
+        """Within, as many threads as are worth it: one, or as many as torch has."""
+        setup = self.members[0].setup
+        size = setup.recipe.data.batch_size
+        assert isinstance(size, int)
+        products = size * sum(parameter.numel() for parameter in self.stack.trained.values())
+        return one_thread() if setup.device.type == "cpu" and products < FEW_PRODUCTS else nullcontext()
 
     @property
     def without_autograd(self) -> bool:
@@ -214,10 +226,9 @@ class Work:
         """Count the predictions that wait, as `evaluate.count_right` does."""
         if self.waiting:
             outputs, targets = (torch.cat(pieces, 1) for pieces in zip(*self.waiting, strict=True))
-            losses = objective.item_losses(outputs, targets).double()
-            units = (losses / LOSS_UNIT).round().long().sum(1).tolist()
-            wanted = targets.argmax(-1) if targets.is_floating_point() else targets
-            correct = (outputs.argmax(-1) == wanted).sum(1).tolist()
+            losses, answers = objective.answered(outputs, targets)
+            units = (losses.double() / LOSS_UNIT).round().long().sum(1).tolist()
+            correct = answers.sum(1).tolist()
             for member, own_units, right in zip(self.members, units, correct, strict=True):
                 member.state.loss_units += own_units
                 member.state.correct += right
