@@ -416,6 +416,31 @@ def test_noise_of_every_kind_trains_well_in_a_stack(model, settings):
         assert one.std() > 0.2 * other.std()  # each draws its own
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_stack_trains_as_its_members_would(monkeypatch):
+    """On a CPU, where it is not chosen: with a last batch of another size, penalties and statistics."""
+    monkeypatch.setattr(choosing, "COMPILED_ON", ("cpu",))
+    monkeypatch.setattr(choosing, "COMPILING", 0.0)
+    settings = [
+        {"stop": {"epochs": 2}, "optimizer": PLAIN, "data": {"batch_size": 32}, **EXACT},
+        {"regularize": {"l2": 0.01}, "model": {"width": 8, "normalization": "layer"}},
+    ]
+    options = {"model": "mlp", "data": "wine", "members": 3, "settings": settings}
+    fleet = Fleet(**options)
+    choice = module.choose(fleet.members)
+    assert "ms compiled" in choice.why and set(choice.seconds) == {"stacked", "compiled", "in turn"}
+    compiled, alone = (trained(how, **options) for how in ("compiled", "in turn"))
+    assert_same(compiled, alone, 1e-4)
+
+
+def test_what_cannot_be_compiled_is_stacked(monkeypatch):
+    monkeypatch.setattr(choosing, "COMPILED_ON", ("cpu",))
+    monkeypatch.setattr(choosing, "COMPILING", 0.0)
+    monkeypatch.setattr(torch, "compile", lambda *args, **options: SimpleNamespace())
+    fleet = Fleet("mlp", "wine", 2, settings=[EXACT])
+    assert set(module.choose(fleet.members).seconds) == {"stacked", "in turn"}
+
+
 def test_a_network_with_values_of_its_own_is_not_stacked():
     """What is hidden in an object of its own, such as a scale, is the same for all members of a stack."""
     scales = iter((1.0, 2.0, 2.0, 3.0))

@@ -1,19 +1,21 @@
-"""How a group of members runs: stacked, or in turn; chosen by timing a few steps of copies."""
+"""How a group of members runs: stacked, compiled too, or in turn; chosen by timing steps of copies."""
 
 import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from ...memory import is_memory_error
 from ...modes import evaluating
 from .member import Member
 from .stacked import StackedGroup
 
-How = Literal["stacked", "in turn"]
+How = Literal["stacked", "compiled", "in turn"]
 
 # A look takes about so many seconds, or this share of the training that it is for where that is more.
 LOOK, SHARE = 0.1, 0.05
@@ -22,6 +24,9 @@ LOOK, SHARE = 0.1, 0.05
 ROUNDS, BLOCK = 3, 0.02
 # A way so many times slower than the other is looked at no more.
 HOPELESS = 3.0
+# Where stacks are compiled: on a CPU as many processes as cores bring more, and none of them may compile. The
+# compiling takes about so many seconds, once for the look and once more for the training.
+COMPILED_ON, COMPILING = ("cuda",), 15.0
 # Outputs of a stack and of its members may differ by rounding, as share of the largest.
 SAME = 1e-3
 
@@ -31,7 +36,7 @@ class Choice:
     """How a group runs, and why.
 
     Attributes:
-        how: all members at once, or one after the other.
+        how: all members at once, by `torch.compile` too, or one after the other.
         why: in words.
         seconds: of a step of all members, by each way that was timed.
     """
@@ -64,13 +69,11 @@ def choose(members: Sequence[Member]) -> Choice:
         batch = torch.stack([inputs] * len(members)), torch.stack([targets] * len(members))
         rates = [float(member.setup.schedule.base_lrs[0]) for member in members]
 
-        def stacked() -> None:
-            with group.threads():
-                group.backward(*batch)
-                group.step(rates)
-
-        alone = _copy(first)
-        seconds = _compare(stacked, lambda: _step(alone, inputs, targets), len(members), batches_left(first))
+        alone, left = _copy(first), batches_left(first)
+        stacked = partial(_step_stacked, group, batch, rates)
+        seconds = _compare(stacked, lambda: _step(alone, inputs, targets), len(members), left)
+        if first.setup.device.type in COMPILED_ON and SHARE * left * min(seconds.values()) > COMPILING:
+            seconds |= _compiled(copies, batch, rates, left)
     except Exception as error:  # whatever a network does under vmap that it does not alone
         if is_memory_error(error):
             raise
@@ -118,7 +121,7 @@ def _copy(member: Member) -> Member:
     return Member(member.name, member.layer, rehearsal, member.folder.path, member.stop)
 
 
-def _differs(group: StackedGroup, inputs: torch.Tensor) -> str:
+def _differs(group: StackedGroup, inputs: Tensor) -> str:
     """What tells a stack from its members, in evaluation; empty where nothing does."""
     with torch.no_grad():
         outputs = group.stack(inputs, training=False, shared=True)
@@ -130,7 +133,27 @@ def _differs(group: StackedGroup, inputs: torch.Tensor) -> str:
     return ""
 
 
-def _step(member: Member, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+def _step_stacked(group: StackedGroup, batch: tuple[Tensor, Tensor], rates: Sequence[float]) -> None:
+    with group.threads():
+        group.backward(*batch)
+        group.step(rates)
+
+
+def _compiled(
+    members: Sequence[Member], batch: tuple[Tensor, Tensor], rates: Sequence[float], batches: int
+) -> dict[How, float]:
+    """Seconds of a compiled step with its share of the compiling; nothing where it cannot be compiled."""
+    started = time.perf_counter()
+    try:
+        step = partial(_step_stacked, StackedGroup(members, compiled=True), batch, rates)
+        step()
+        compiling = time.perf_counter() - started
+        return {"compiled": _timed(step, BLOCK) + compiling / batches}
+    except Exception:  # noqa: BLE001 - whatever a compiler does not know, the stack itself does
+        return {}
+
+
+def _step(member: Member, inputs: Tensor, targets: Tensor) -> None:
     setup = member.setup
     with setup.autocast():
         outputs = setup.model(inputs)

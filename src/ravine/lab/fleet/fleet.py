@@ -327,16 +327,18 @@ class Fleet:
     def _train_together(self, group: list[Member]) -> None:
         choice = self._chosen(group)
         self._tell(f"{len(group)} {'member' if len(group) == 1 else 'members'} {choice.how}: {choice.why}")
-        if choice.how == "stacked":
-            self._stacked(group)
-        else:
+        if choice.how == "in turn":
             for member in group:
                 self._alone(member)
+        else:
+            self._stacked(group, compiled=choice.how == "compiled")
 
-    def _stacked(self, group: list[Member]) -> None:
+    def _stacked(self, group: list[Member], *, compiled: bool) -> None:
         """Train the members of one stack; those that are done leave it."""
         while group:
-            stacked = StackedGroup(group)
+            # What members are left after others is not worth compiling anew.
+            whole = tuple(member.name for member in group) in self.choices
+            stacked = StackedGroup(group, compiled=compiled and whole)
             while not any(member.done for member in group):
                 with stacked.threads():
                     stacked.train_epoch(self._due, self._between)

@@ -30,7 +30,8 @@ MOST_WAITING = 1_000_000
 class StackedGroup:
     """Members of one shape, trained as one network with a leading axis."""
 
-    def __init__(self, members: Sequence[Member]) -> None:
+    def __init__(self, members: Sequence[Member], *, compiled: bool = False) -> None:
+        """`compiled`: the forward and the backward pass by `torch.compile`, which takes its time at first."""
         self.members = list(members)
         setups = [member.setup for member in members]
         self.stack = Stack([setup.model for setup in setups])
@@ -40,6 +41,9 @@ class StackedGroup:
         self._limits = None if min(limits) == torch.inf else torch.tensor(limits, dtype=torch.float64)
         self.optimizer = hyperparameters.together(setups, self.stack.trained)
         self.penalties = None if setups[0].penalty is None else Penalties(self.members, self.stack)
+        # Batches are of one size, but for the last of an epoch: a graph each, and whole, so that none fails
+        # in its midst.
+        self._compiled = torch.compile(self._forward, dynamic=False, fullgraph=True) if compiled else None
 
     def train_epoch(self, between: Callable[[], bool], do: Callable[[], None]) -> None:
         """Train every member to the end of its epoch, and leave its optimizer and schedule there.
@@ -92,18 +96,23 @@ class StackedGroup:
 
     def backward(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients of a batch, (K, N, ...) inputs and (K, N, ...) targets; the losses (K,) and outputs."""
-        setup = self.members[0].setup
-        traced = self.stack.traced(inputs) if setup.recipe.precision == "fp32" else None
+        plain = self.members[0].setup.recipe.precision == "fp32" and self._compiled is None
+        traced = self.stack.traced(inputs) if plain else None
         if traced is not None:
             losses = self._back(traced, targets)
             return losses, traced.outputs
-        with setup.autocast():
+        minimized, losses, outputs = (self._compiled or self._forward)(inputs, targets)
+        minimized.backward()
+        return losses.detach(), outputs.detach()
+
+    def _forward(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What is minimised, the losses (K,) and the outputs."""
+        with self.members[0].setup.autocast():
             outputs = self.stack(inputs, training=True)
         if outputs.dtype == torch.bfloat16:
             outputs = outputs.float()
         losses = self._losses(outputs, targets)
-        (losses if self.penalties is None else losses + self.penalties()).sum().backward()
-        return losses.detach(), outputs.detach()
+        return (losses if self.penalties is None else losses + self.penalties()).sum(), losses, outputs
 
     def _back(self, taken: Pass, targets: Tensor) -> Tensor:
         """Gradients of a pass without autograd's graph; the losses (K,)."""
