@@ -656,6 +656,116 @@ def test_members_share_the_items_they_have_in_common():
     assert all(setup.dataset is setups[0].dataset for setup in setups)
 
 
+def shared_norm():
+    norm = nn.LayerNorm(16)
+    return nn.Sequential(nn.Linear(13, 16), norm, nn.ReLU(), nn.Linear(16, 16), norm, nn.Linear(16, 3))
+
+
+def shared_bias():
+    one, other = nn.Linear(13, 13), nn.Linear(13, 13)
+    nn.init.zeros_(one.bias)
+    other.bias = one.bias
+    return nn.Sequential(one, nn.ReLU(), other, nn.ReLU(), nn.Linear(13, 3))
+
+
+def frozen_matrices():
+    network = nn.Sequential(nn.BatchNorm1d(13), nn.Linear(13, 3))
+    network[1].requires_grad_(False)
+    return network
+
+
+def hooked_gradient():
+    network = nn.Sequential(nn.Linear(13, 8), nn.ReLU(), nn.Linear(8, 3))
+    network[0].weight.register_hook(lambda gradient: gradient * 0)
+    return network
+
+
+def hooked_backward():
+    network = nn.Sequential(nn.Linear(13, 8), nn.ReLU(), nn.Linear(8, 3))
+    network[2].register_full_backward_hook(lambda module, below, above: (below[0] * 0,))
+    return network
+
+
+def own_forward():
+    network = nn.Sequential(nn.Linear(13, 8), nn.ReLU(), nn.Linear(8, 3))
+    layer = network[0]
+    layer.forward = lambda x: (
+        nn.functional.linear(x, layer.weight, layer.bias) * (0.5 if layer.training else 1)
+    )
+    return network
+
+
+@pytest.mark.parametrize(
+    "network", [shared_norm, shared_bias, frozen_matrices, hooked_gradient, hooked_backward, own_forward]
+)
+@pytest.mark.parametrize("members", [1, 3])
+def test_however_a_fleet_runs_odd_networks_train_as_alone(network, members):
+    settings = [{"stop": {"epochs": 3}, "optimizer": PLAIN, **EXACT}]
+    chosen = Fleet(network, "wine", members, settings=settings)
+    chosen.run()
+    assert_same(chosen, trained("in turn", network, "wine", members, settings=settings), 1e-4)
+
+
+def test_one_dropout_in_two_places_has_each_members_rate_in_both():
+    def network():
+        dropout = nn.Dropout(0.5)
+        return nn.Sequential(nn.Linear(13, 50), dropout, nn.Linear(50, 50), dropout, nn.Linear(50, 3))
+
+    fleet = Fleet(network, "wine", 2, settings=[EXACT])
+    for member, rate in zip(fleet.members, (0.2, 0.7), strict=True):
+        member.setup.model[1].p = rate
+        nn.init.eye_(member.setup.model[2].weight)
+        nn.init.zeros_(member.setup.model[2].bias)
+    seen = []
+    stack = StackedGroup(fleet.members).stack
+    stack._chain.insert(4, lambda x: seen.append(x) or x)  # after the second of them
+    stack(torch.randn(2, 400, 13), training=True)
+    dropped = (seen[0] == 0).double().mean((1, 2)).tolist()
+    assert dropped == pytest.approx([1 - 0.8**2, 1 - 0.3**2], abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("data", "members"),
+    [
+        ("digits", [{"augment": []}, {"augment": ["mixup"]}]),
+        ("wine", [{"data": {"validation": 0.1}}, {"data": {"validation": 0.11}}]),
+    ],
+)
+def test_members_whose_batches_differ_train_beside_each_other(data, members):
+    settings = [{"stop": {"epochs": 1}, "model": {"name": "mlp"}, **EXACT}]
+    fleet = Fleet(None, data, members, settings=settings)
+    fleet.run()
+    assert len(fleet.choices) == 2 and all(member.done and not member.failed for member in fleet.members)
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_weighted_classes_with_smoothing_train(members):
+    settings = [{"loss": {"class_weights": "balanced", "label_smoothing": 0.1}, "stop": {"epochs": 2}}]
+    fleet = Fleet("mlp", "wine", members, settings=settings)
+    fleet.run()
+    assert all(member.done and not member.failed for member in fleet.members)
+
+
+def test_members_with_tensors_in_common_are_refused():
+    network = nn.Sequential(nn.Linear(13, 3))
+    with pytest.raises(ModelError, match=r"members 0 and 1 have the same 0\.weight"):
+        Fleet(lambda: network, "wine", 2)
+    with pytest.raises(ModelError, match="must make a new one each time"):
+        Fleet(lambda: nn.Sequential(network, nn.ReLU(), nn.Linear(3, 3)), "wine", 2)
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_batch_normalization_of_one_item_is_refused_before_the_training(members):
+    with pytest.raises(ModelError, match="takes two items or more a batch"):
+        Fleet("mlp", "wine", members, settings=[{"data": {"batch_size": 1}}])
+
+
+@pytest.mark.parametrize("keep", [3, ["a"], [0], "ab"])
+def test_epochs_that_are_none_are_refused(keep):
+    with pytest.raises(RunError, match="keep: epochs, counted from 1"):
+        Fleet("mlp", "wine", 2, keep=keep)
+
+
 def test_the_seed_of_a_members_first_weights_may_stand_anywhere():
     def network():
         return nn.Sequential(nn.Linear(13, 3))
@@ -678,6 +788,7 @@ def test_the_seed_of_a_members_first_weights_may_stand_anywhere():
         ((lambda: nn.Linear(13, 3), "wine", [{"seed": "x"}]), "member 0: seed = 'x'"),
         ((nn.Linear(13, 3), "wine", 2), "a function without arguments that makes one.*not a Linear"),
         ((lambda: 3, "wine", 2), "the function that makes a network gave a int"),
+        (("mlp", "wine", True), "members: a number, or the settings of each, not True"),
         (("mlp", "wine", 2.0), "members: a number, or the settings of each, not 2.0"),
         (("mlp", "wine", []), "members: a fleet has one or more"),
     ],

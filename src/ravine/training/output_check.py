@@ -1,5 +1,7 @@
 """Does a model's output fit its target? Asked once, before any time is spent."""
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -46,6 +48,25 @@ def check(model: nn.Module, inputs: Tensor, outputs: int, task: Task) -> None:
             f"the model's output is infinite or not-a-number {told} before any training: "
             "its weights start too large, or the inputs are not finite"
         )
+
+
+def check_single(model: nn.Module, item: Tensor) -> None:
+    """Refuse a network that cannot be trained on one item a batch.
+
+    Args:
+        model: any module; it is left as it was.
+        item: (1, ...), where the model is.
+
+    Raises:
+        ModelError: it normalizes over the items of a batch.
+    """
+    try:
+        copy.deepcopy(model).train()(item)
+    except ValueError as error:
+        if "more than 1 value per channel" in str(error):
+            raise ModelError(
+                "data.batch_size = 1: batch normalization takes two items or more a batch"
+            ) from error
 
 
 def _meaning(task: Task, outputs: int) -> str:

@@ -24,7 +24,7 @@ from .cached import cached, can_be_cached
 from .data.dataset import Dataset, PartName, Splits, Task, outputs_of
 from .feed import Feed
 from .objective import Objective, objective
-from .output_check import check
+from .output_check import check, check_single
 from .preprocessing import Preprocessing
 from .quiet import is_full_batch
 from .recipe import Recipe
@@ -182,6 +182,8 @@ def prepare(
     model.to(device)
     sample = preprocessing(_sample(recipe, dataset, splits).to(device))
     check(model, sample, outputs, dataset.task)
+    if recipe.data.batch_size == 1:
+        check_single(model, sample[:1])
     if sample.dim() == 4:  # convolutions run faster with the channels last
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     counts = None

@@ -201,6 +201,11 @@ MISTAKES = (
     ({"members": 0}, "two members or more"),
     ({"members": 2, "vary": ["lr=1,2,3"]}, "3 combinations: ask for as many members, not 2"),
     ({"vary": ["lrr=1,2,3"]}, "lrr"),
+    ({"vary": ["lr=0.1,0.2", "optimizer.lr=0.3,0.4"]}, "optimizer.lr is there twice"),
+    (
+        {"how": "bagging", "vary": ["data.bootstrap=true,false"]},
+        "data.bootstrap: how = 'bagging' has its own",
+    ),
     ({"vary": ["seed=3,3"]}, "members 00 and 02 are the same training|members 00 and 01 are the same"),
     ({"vary": ["data.split=0,1"]}, "member 01 was trained on .* of the test items of member 00"),
     ({"vary": ["data.test=0.1,0.3"]}, "of the test items of member|have different test parts"),
@@ -258,7 +263,7 @@ def test_epochs_that_no_cycle_takes_are_told(tmp_path):
     trained(tmp_path / "out", {"stop": {"epochs": 7}}, how="snapshot", tell=told.append)
     assert told[0] == (
         "one run of 6 epochs, 1 fewer than asked for, whose rate falls to nothing every 2 epochs; its "
-        "weights are kept after the epochs 2, 4, 6"
+        "weights are kept after the epochs 2, 4, 6; without the recipe's stop.patience = 30"
     )
 
 
@@ -282,6 +287,25 @@ def test_members_of_several_kinds_are_named_by_what_was_varied(tmp_path):
     )
     names = [member["name"] for member in folders(ensemble)[0]["members"]]
     assert names == ["seed = 0, model.name = mlp", "seed = 1, model.name = linear"]
+
+
+def test_other_data_do_not_go_on_with_an_ensemble(tmp_path):
+    def written(sign):
+        rows = "\n".join(f"{number},{sign * number % 7},{number % 2}" for number in range(60))
+        (tmp_path / "table.csv").write_text(f"one,two,target\n{rows}\n")
+
+    def watch(done, planned):
+        if 0 < done < planned:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    written(1)
+    with pytest.raises(Interrupted):
+        trained(tmp_path / "out", data=tmp_path / "table.csv", watch=watch)
+    written(3)
+    with pytest.raises(RunError, match=r"the data have changed since the fleet in .* was begun"):
+        trained(tmp_path / "out", data=tmp_path / "table.csv")
+    written(1)
+    trained(tmp_path / "out", data=tmp_path / "table.csv")
 
 
 def test_a_folder_that_is_there_stays(tmp_path):

@@ -59,9 +59,11 @@ def plan(how: How, members: int, recipe: Recipe, vary: Sequence[str], asked: Seq
     if how in OF_ONE_RUN:
         return _of_one_run(how, members, recipe, vary, asked)
     ways = combinations(vary)
+    drawn: Layer = {"data": {"bootstrap": True}} if how == "bagging" else {}
+    for way in ways:
+        _refuse_overruled(how, drawn, merge([*asked, way]))
     if members < len(ways):
         raise RecipeError([f"vary: it has {len(ways)} combinations: ask for as many members, not {members}"])
-    drawn: Layer = {"data": {"bootstrap": True}} if how == "bagging" else {}
     turns = zip(range(members), itertools.cycle(ways), strict=False)
     return Plan(
         [{"data": {"split": recipe.split_seed}}],
@@ -74,16 +76,21 @@ def combinations(vary: Sequence[str]) -> list[dict[str, Any]]:
     """The settings of members that differ in what `vary` says: every combination, the last key first.
 
     Raises:
-        RecipeError: one is not "KEY=VALUE,VALUE,...".
+        RecipeError: one is not "KEY=VALUE,VALUE,...", or is of the same key as another.
     """
     axes: list[list[Layer]] = []
+    keys: set[str] = set()
     for text in vary:
         key, equals, values = text.partition("=")
         if key == "seed" and not equals:
             continue  # seeds always differ
         if not equals or not values:
             raise RecipeError([f"vary: {text!r} is not KEY=VALUE,VALUE,... such as lr=0.001,0.01"])
-        axes.append([set_layer([f"{_SHORT.get(key, key)}={value}"]) for value in _COMMA.split(values)])
+        key = _SHORT.get(key, key)
+        if key in keys:
+            raise RecipeError([f"vary: {key} is there twice; give all its values once"])
+        keys.add(key)
+        axes.append([set_layer([f"{key}={value}"]) for value in _COMMA.split(values)])
     return [_joined(chosen) for chosen in itertools.product(*axes)]
 
 
@@ -120,13 +127,16 @@ def _of_one_run(how: How, members: int, recipe: Recipe, vary: Sequence[str], ask
         "optimizer": {"average": 0.0},
     }
     _refuse_overruled(how, own, merge(asked))
+    recipes = {"stop.patience": recipe.stop.patience, "optimizer.average": recipe.optimizer.average}
+    out = [f"{key} = {value:g}" for key, value in recipes.items() if value]
+    without = f"; without the recipe's {' and '.join(out)}" if out else ""
     fewer = "" if keep[-1] == epochs else f", {epochs - keep[-1]} fewer than asked for"
     return Plan(
         [{"data": {"split": recipe.split_seed}}, own],
         [{"seed": recipe.seed}],
         keep,
         f"one run of {_epochs(keep[-1])}{fewer}, whose rate {rate}; its weights are kept after the epochs "
-        f"{', '.join(map(str, keep))}",
+        f"{', '.join(map(str, keep))}{without}",
     )
 
 

@@ -10,6 +10,7 @@ from ... import files
 from ...errors import Interrupted, RecipeError, RunError
 from ...training import run
 from ...training.recipe import Layer
+from ...training.recipe_text import to_toml
 from ...training.run_folder import RunFolder
 from ...training.signals import StopNow
 from ..fleet.fleet import Fleet, Tell, Watching, nobody, unwatched
@@ -80,7 +81,7 @@ def train_ensemble(
     RunFolder.refuse_existing(place)
     planned = plan(how, members, first.recipe, vary, settings)
     training = place.with_name(f"{place.name}.training")
-    told = {"data": str(data), "model": model, "recipe": str(recipe), "how": how, "keep": planned.keep}
+    told = {"data": str(data), "recipe": to_toml(first.recipe), "how": how, "keep": planned.keep}
     chosen = [*settings, *planned.settings]
     fleet = Fleet(
         model,

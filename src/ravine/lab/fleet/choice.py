@@ -64,9 +64,10 @@ def choose(members: Sequence[Member]) -> Choice:
             return Choice("in turn", "there is one of its kind")
         if told := _differs(group, inputs):
             return Choice("in turn", told)
-        if len(members) == 1:  # quicker at every size that was measured: nothing is left to timing
-            return Choice("stacked", "its layers work their gradients out themselves")
         batch = torch.stack([inputs] * len(members)), torch.stack([targets] * len(members))
+        if len(members) == 1:  # quicker at every size that was measured: nothing is left to timing
+            group.backward(*batch)
+            return Choice("stacked", "its layers work their gradients out themselves")
         rates = [float(member.setup.schedule.base_lrs[0]) for member in members]
 
         alone, left = _copy(first), batches_left(first)

@@ -67,12 +67,17 @@ def _out_of_place(module: nn.Module) -> Step:
 
 
 def _hooked(module: nn.Module) -> bool:
-    """Whether a layer has hooks: whatever they do, they do it to one member."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+    """Whether a layer has hooks, or a forward pass of its own: whatever they do, they do it to one member."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 
 
 def _linear(module: nn.Linear, prefix: str, tensors: Tensors, *, rectified: bool = False) -> Step:
-    return Products(tensors[f"{prefix}weight"], tensors.get(f"{prefix}bias"), rectified)
+    return Products(tensors[f"{prefix}weight"], _own(module, "bias", prefix, tensors), rectified)
+
+
+def _own(module: nn.Module, name: str, prefix: str, tensors: Tensors) -> Tensor | None:
+    """A stacked tensor that a layer may be without."""
+    return None if getattr(module, name) is None else tensors[f"{prefix}{name}"]
 
 
 def _sequence(children: Sequence[tuple[str, nn.Module]], prefix: str, tensors: Tensors) -> list[Step] | None:
@@ -126,7 +131,7 @@ def _batch_norm(module: nn.BatchNorm1d, prefix: str, tensors: Tensors) -> Step |
 
 
 def _layer_norm(module: nn.LayerNorm, prefix: str, tensors: Tensors) -> Step:
-    weight, bias = tensors.get(f"{prefix}weight"), tensors.get(f"{prefix}bias")
+    weight, bias = (_own(module, name, prefix, tensors) for name in ("weight", "bias"))
 
     def beside(own: Tensor, x: Tensor) -> Tensor:
         """A member's values before all of its items."""

@@ -26,7 +26,7 @@ from . import processes, ray_workers, sharing
 from .choice import Choice, choose
 from .grouping import groups, why_not
 from .member import Member
-from .prepare import ModelLike, layers_of, prepare
+from .prepare import ModelLike, epochs_of, layers_of, prepare
 from .processes import Processes, UnableError, obstacle, start_takes
 from .ray_workers import RayWorkers
 from .stacked import StackedGroup
@@ -116,14 +116,14 @@ class Fleet:
         if engine not in get_args(Engine):
             known = " and ".join(get_args(Engine))
             raise RunError(
-                f"no engine is called {engine!r}{nearest(engine, get_args(Engine))}; there are {known}"
+                f"no engine is called {engine!r}{nearest(str(engine), get_args(Engine))}; there are {known}"
             )
         self._ray = engine == "ray"
         if self._ray:
             ray_workers.require()
         self._stop = StopRequest()
         self._tell = tell
-        self._keep = frozenset(keep)
+        self._keep = epochs_of(keep)
         self._watch = watch
         self._folder = None if folder is None else Path(folder)
         layers = layers_of(members)
@@ -415,6 +415,7 @@ class Fleet:
             "members": states,
             "choices": [{"members": names, **asdict(choice)} for names, choice in self.choices.items()],
             "shares": shares,
+            "data": self._data(),
         }
         step = sum(member.state.step for member in members)
         self._put(folder / "checkpoints", step, tensors, known)
@@ -432,9 +433,19 @@ class Fleet:
                 f"the checkpoint in {self._folder} is of {len(state['members'])} members, not of "
                 f"{len(self.members)}"
             )
+        if state["data"] != self._data():
+            raise RunError(
+                f"the data have changed since the fleet in {self._folder} was begun: bring the old ones "
+                "back, or begin another in another folder"
+            )
         self._shares = state["shares"]
         self._take(tensors, state)
         self._take_in(self._folder / WORKERS)
+
+    def _data(self) -> str | None:
+        """What tells the members' data from others; None for batches from Python."""
+        dataset = self.members[0].setup.dataset
+        return None if dataset is None else dataset.fingerprint
 
     def _take(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """The members of a checkpoint, and how they run."""
@@ -445,7 +456,13 @@ class Fleet:
                 continue  # it is older than what was taken before
             prefix = f"{member.name}/"
             own = {n.removeprefix(prefix): tensor for n, tensor in tensors.items() if n.startswith(prefix)}
-            member.restore(own, kept)
+            try:
+                member.restore(own, kept)
+            except RunError as error:
+                raise RunError(
+                    f"the fleet in {self._folder} was begun with other settings or networks: go on with the "
+                    f"same ones, or begin another in another folder (member {member.name})"
+                ) from error
             member.rows, member.failed = kept["rows"], kept["failed"]
             member.kept = {epoch: checkpoint.unflatten(told, tensors) for epoch, told in kept["kept"]}
         for told in state["choices"]:

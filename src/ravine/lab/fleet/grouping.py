@@ -27,6 +27,10 @@ def why_not(member: Member) -> str:
         return "optimizer.accumulate is above 1"
     if recipe.regularize.max_norm:
         return "regularize.max_norm bounds each network by itself"
+    if any(module._backward_hooks or module._backward_pre_hooks for module in setup.model.modules()):
+        return "its network has hooks on the way back"
+    if any(each._backward_hooks or each._post_accumulate_grad_hooks for each in setup.model.parameters()):
+        return "its parameters have hooks"
     return ""
 
 
@@ -44,11 +48,18 @@ def kind(member: Member) -> Hashable:
         setup.recipe.loss if weighed else "",
         setup.recipe.precision,
         setup.recipe.data.batch_size,
-        len(setup.feeds["train"]),
+        _items(member),
+        setup.feeds["train"].mix is None,
         setup.averaged is None,
         setup.penalty is None,
         (state.epoch, state.batch, state.step),
     )
+
+
+def _items(member: Member) -> int:
+    """Items an epoch, which a bag has as many of."""
+    setup = member.setup
+    return len(setup.feeds["train"]) if setup.splits is None else len(setup.splits.train)
 
 
 def _structure(network: nn.Module) -> Hashable:

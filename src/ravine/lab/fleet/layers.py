@@ -135,6 +135,8 @@ class BatchNorm(Layer):
             raise ValueError(f"batch normalization of a stack of vectors was given {x.dim() - 1} axes")
         module = self._module
         if module.training:
+            if x.shape[1] < 2:
+                raise ValueError("batch normalization takes two items or more a batch")
             self._count.add_(1)
         return module, (module.momentum or 0.0, module.eps)
 

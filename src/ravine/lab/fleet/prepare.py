@@ -1,11 +1,11 @@
 """The members' trainings, made ready on data that are opened once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
-from ...errors import ModelError, RecipeError
+from ...errors import ModelError, RecipeError, RunError
 from ...memory import memory_told
 from ...randomness import addressed
 from ...training.recipe import Layer
@@ -25,7 +25,7 @@ def layers_of(members: int | Sequence[Layer]) -> list[Layer]:
     Raises:
         RecipeError: there is no member.
     """
-    if isinstance(members, int):
+    if isinstance(members, int) and not isinstance(members, bool):
         layers: list[Layer] = [{"seed": seed} for seed in range(members)]
     elif isinstance(members, Sequence):
         layers = list(members)
@@ -34,6 +34,18 @@ def layers_of(members: int | Sequence[Layer]) -> list[Layer]:
     if not layers:
         raise RecipeError(["members: a fleet has one or more"])
     return layers
+
+
+def epochs_of(keep: Collection[int]) -> frozenset[int]:
+    """Epochs whose weights are kept.
+
+    Raises:
+        RunError: they are not numbers from 1 on.
+    """
+    known = list(keep) if isinstance(keep, Collection) else [keep]
+    if any(not isinstance(epoch, int) or epoch < 1 for epoch in known) or not isinstance(keep, Collection):
+        raise RunError(f"keep: epochs, counted from 1, such as [5, 10], not {keep!r}")
+    return frozenset(known)
 
 
 def prepare(
@@ -56,6 +68,7 @@ def prepare(
             f"one, or a model's name, not a {type(model).__name__}"
         )
     made: list[Setup] = []
+    seen: dict[int, int] = {}
     with memory_told():
         for layer in members:
             seed = made[0].recipe.split_seed if made else None
@@ -66,10 +79,22 @@ def prepare(
             chosen = [*cut, *settings, layer]
             try:
                 network = model if model is None or isinstance(model, str) else _made(model, recipe, chosen)
-                made.append(make_setup(network, data, recipe, settings=chosen, trust=trust, like=like))
+                setup = make_setup(network, data, recipe, settings=chosen, trust=trust, like=like)
             except RecipeError as error:
                 raise RecipeError([f"member {len(made)}: {problem}" for problem in error.problems]) from error
+            _refuse_shared(setup.model, len(made), seen)
+            made.append(setup)
     return made
+
+
+def _refuse_shared(network: nn.Module, number: int, seen: dict[int, int]) -> None:
+    """Refuse a network that has a tensor of an earlier member's: both would train it."""
+    for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
+        if seen.setdefault(id(tensor), number) != number:
+            raise ModelError(
+                f"members {seen[id(tensor)]} and {number} have the same {name}: the function that makes a "
+                "network must make a new one each time"
+            )
 
 
 def _made(model: Callable[[], nn.Module], recipe: RecipeLike, settings: Sequence[Layer]) -> nn.Module:

@@ -84,9 +84,11 @@ class Products(Layer):
         if self._rectified:
             gradient = cut_back(gradient, _rows(out))
         if self._weight.requires_grad:
-            give(self._weight, torch.bmm(gradient.mT, rows, out=self._gradients[0]))
+            place = self._gradients[0] if self._weight.grad is None else None
+            give(self._weight, torch.bmm(gradient.mT, rows, out=place))
         if self._bias is not None and self._bias.requires_grad:
-            give(self._bias, torch.sum(gradient, 1, out=self._gradients[1]))
+            place = self._gradients[1] if self._bias.grad is None else None
+            give(self._bias, torch.sum(gradient, 1, out=place))
         return _like(x, torch.bmm(gradient, self._weight)) if onward else None
 
 

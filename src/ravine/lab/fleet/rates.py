@@ -35,7 +35,7 @@ def rates_of(network: nn.Module) -> dict[str, float]:
     """The rate of each dropout layer that may differ between the members of a stack, by name."""
     return {
         name: float(module.p)
-        for name, module in network.named_modules()
+        for name, module in network.named_modules(remove_duplicate=False)  # one may stand in two places
         if type(module) in _DROPOUTS and getattr(module, "inverted", True)
     }
 

@@ -161,7 +161,9 @@ class StackedGroup:
         weights = {name: weight for name, weight in self.stack.trained.items() if weight.dim() > 2}
         before = {name: weight.detach().clone() for name, weight in weights.items()}
         self.step(rates)
-        for member, norm, ratio in zip(self.members, norms, _update_ratios(before, weights), strict=True):
+        for member, norm, ratio in zip(
+            self.members, norms, _update_ratios(before, weights, len(norms)), strict=True
+        ):
             member.state.norm, member.state.ratios = norm, ratio
 
     def _hand_back(self, work: "Work") -> None:
@@ -294,7 +296,9 @@ def _norms(gradients: Sequence[Tensor]) -> Tensor:
     return norms
 
 
-def _update_ratios(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[dict[str, float]]:
+def _update_ratios(
+    before: dict[str, Tensor], after: dict[str, Tensor], members: int
+) -> list[dict[str, float]]:
     """As `watch.update_ratios`, for each member."""
     ratios: dict[str, list[float]] = {}
     for name, old in before.items():
@@ -303,7 +307,6 @@ def _update_ratios(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[
             for each in (after[name].detach() - old, old)
         )
         ratios[name] = (moved / size).tolist()
-    members = len(next(iter(ratios.values()), ()))
     return [
         {name: values[member] for name, values in ratios.items() if math.isfinite(values[member])}
         for member in range(members)
