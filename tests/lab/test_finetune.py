@@ -298,8 +298,13 @@ def test_what_was_measured_is_there_when_the_training_is_stopped(source, data, t
 def test_another_fine_tuning_is_not_gone_on_with(source, data, tmp_path, stopping):
     with stopping(2), pytest.raises(Interrupted):
         finetune(data, source, "top", settings=[SHORT], out=tmp_path / "run")
-    with pytest.raises(RunError, match="exists already"):
-        finetune(data, source, "all", settings=[SHORT], out=tmp_path / "run")
+    for how, settings, told in (
+        ("all", SHORT, "--how"),
+        ("top", {**SHORT, "seed": 7}, "settings"),
+        ("all", {"stop": {"epochs": 3}}, "--how and settings"),
+    ):
+        with pytest.raises(RunError, match=f"run was begun with other {told}: go on with the same command"):
+            finetune(data, source, how, settings=[settings], out=tmp_path / "run")
     other = np.load(data)
     np.savez(tmp_path / "other.npz", x=other["x"][:200], y=other["y"][:200])
     with pytest.raises(RunError, match="run was begun on other data: give those, or another --out"):
@@ -307,8 +312,21 @@ def test_another_fine_tuning_is_not_gone_on_with(source, data, tmp_path, stoppin
     record = record_of(tmp_path / "run")
     del record["source"]  # as an older version wrote it
     (tmp_path / "run" / "transfer.json").write_text(json.dumps(record))
-    with pytest.raises(RunError, match="exists already"):
+    with pytest.raises(RunError, match="run was begun with other --from"):
         finetune(data, source, "top", settings=[SHORT], out=tmp_path / "run")
+    for damaged in ("{}", "[]", '{"asked": 3}'):
+        (tmp_path / "run" / "transfer.json").write_text(damaged)
+        with pytest.raises(RunError, match=r"transfer\.json is damaged"):
+            finetune(data, source, "top", settings=[SHORT], out=tmp_path / "run")
+
+
+def test_a_source_that_is_gone_is_told_before_what_is_there(source, data, tmp_path, stopping):
+    shutil.copytree(source, tmp_path / "source")
+    with stopping(2), pytest.raises(Interrupted):
+        finetune(data, tmp_path / "source", "top", settings=[SHORT], out=tmp_path / "run")
+    shutil.move(tmp_path / "source", tmp_path / "elsewhere")
+    with pytest.raises(RunError, match=r"source, which .*run was begun from, is not there any more"):
+        finetune(data, tmp_path / "source", "top", settings=[SHORT], out=tmp_path / "run")
 
 
 def test_a_comparison_that_was_done_but_not_recorded(source, data, tmp_path, monkeypatch):
@@ -381,8 +399,63 @@ def test_a_head_is_not_refused_for_layers_that_do_not_train(source, data, tmp_pa
     )
     assert recipe_of(folder).optimizer.name == "lbfgs" and record_of(folder)["train"] == "head"
     assert told[-1].startswith("not compared: from scratch, the recipe has 2 mistakes:")
-    assert record_of(folder)["scratch"] == {}
-    write_report(folder)
+    reason = record_of(folder)["scratch"]["not_compared"]
+    assert reason.startswith("optimizer.name = 'lbfgs' needs a loss without noise")
+    assert "not compared: optimizer.name" in write_report(folder).read_text()
+
+
+def test_what_a_person_said_of_a_head_stays(source, data, tmp_path):
+    said = {"augment": ["shift"], "precision": "bf16", **SHORT}
+    for recipe, settings in (("finetune", [said]), (said, [])):
+        folder = finetune(
+            data, source, "head", recipe=recipe, settings=settings, out=tmp_path / str(recipe)[:3]
+        )
+        assert (recipe_of(folder).augment, recipe_of(folder).precision) == (("shift",), "bf16")
+    folder = finetune(data, source, "head", settings=[SHORT], out=tmp_path / "head")
+    assert (recipe_of(folder).augment, recipe_of(folder).precision) == ((), "fp32")
+
+
+def test_a_cached_head_is_the_uncached_one_with_the_recipe_as_it_is(source, data, tmp_path):
+    heads = []
+    for cache in (True, False):
+        settings = [{"transfer": {"cache": cache}}, SHORT]
+        folder = finetune(data, source, "head", settings=settings, out=tmp_path / str(cache))
+        heads.append(load_file(folder / "model.safetensors"))
+    for name, tensor in heads[0].items():
+        torch.testing.assert_close(heads[1][name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_a_runs_own_recipe_fine_tunes_again(source, data, tmp_path):
+    """It names the source, the layers and what it was prepared with, which no start from nothing has."""
+    first = finetune(data, source, "all", settings=[SHORT], out=tmp_path / "first")
+    again = finetune(data, source, "all", recipe=first / "recipe.toml", out=tmp_path / "again")
+    assert record_of(again)["scratch"]["accuracy"] > 0
+    auto = finetune(data, source, recipe=first / "recipe.toml", out=tmp_path / "auto")
+    assert record_of(auto)["tried"] == [] and record_of(auto)["train"] == "all"
+    for how, name, told in (("head", source, "transfer.train"), ("all", "ravine-cifar10", "transfer.source")):
+        with pytest.raises(RecipeError, match=told):
+            finetune(data, name, how, recipe=first / "recipe.toml", out=tmp_path / "other")
+
+
+def test_a_recipe_that_starts_from_nothing_says_nothing_of_layers(source, data, tmp_path):
+    plain = runs.train("cnn", data, settings=[SHORT], out=tmp_path / "plain").folder
+    text = (plain / "recipe.toml").read_text()
+    kept = {
+        key: value for key, value in file_layer(plain / "recipe.toml").items() if key in ("transfer", "stop")
+    }
+    assert 'train = "all"' in text
+    folder = finetune(data, source, recipe=kept, settings=[SHORT], out=tmp_path / "auto")
+    assert len(record_of(folder)["tried"]) == 3
+
+
+def test_a_way_that_there_is_none_of(source, data, tmp_path):
+    with pytest.raises(RecipeError, match="how: 'heads' is none of auto, head, top, all"):
+        finetune(data, source, "heads", out=tmp_path / "run")
+
+
+def test_frozen_layers_need_a_network_to_start_from(data, tmp_path):
+    with pytest.raises(RecipeError, match=r"transfer\.train: nothing is frozen without a network"):
+        runs.train("cnn", data, settings=[{"transfer": {"train": "head"}}], out=tmp_path / "run")
 
 
 def test_from_scratch_has_the_time_of_working_out_the_features_too(source, data, tmp_path, monkeypatch):
@@ -396,7 +469,7 @@ def test_from_scratch_has_the_time_of_working_out_the_features_too(source, data,
     monkeypatch.setattr(FINETUNE, "_from_scratch", kept)
     folder = finetune(data, source, "head", settings=[SHORT], out=tmp_path / "run")
     timing = json.loads((folder / "result.json").read_text())["timing"]
-    assert given == [timing["start"] + timing["training"]] and timing["start"] > 0
+    assert given == [timing["features"] + timing["training"]] and timing["features"] > 0
     noticed = json.loads((folder / "result.json").read_text())["noticed"]
     assert not [each for each in noticed if "lower the learning rate" in each["text"]]
 

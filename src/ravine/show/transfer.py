@@ -58,7 +58,10 @@ def _rows(run: Run) -> Iterator[tuple[str, str]]:
     yield "trained", f"{_ways(told)}{asked}"
     if told["train"] != "head":
         yield "rate of the pretrained layers", f"{told['body']:g} of the head's"
-    if scratch := told.get("scratch"):
+    scratch = told.get("scratch") or {}
+    if reason := scratch.get("not_compared"):
+        yield "from scratch", f"not compared: {reason}"
+    elif scratch:
         yield "from scratch", _against(run, scratch)
 
 
@@ -82,5 +85,5 @@ def _against(run: Run, scratch: Mapping[str, Any]) -> str:
     metric, timing = run.headline, run.result["timing"]
     return (
         f"{metric.title} {metric.text(other)} on the {part} part after {after}; from the pretrained network "
-        f"{metric.text(own)} in {timing['start'] + timing['training']:.1f} s"
+        f"{metric.text(own)} in {timing['training'] + timing.get('features', 0.0):.1f} s"
     )

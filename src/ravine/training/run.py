@@ -130,7 +130,7 @@ def make_setup(
     The arguments, and what is raised, are those of `train`; `like` is another run on the same data, read in
     the same way, whose items are shared where they are prepared in the same way too.
     """
-    name, layers = _layers(recipe)
+    name, layers = layers_of(recipe)
     if layers and not (trust or isinstance(recipe, Mapping)):
         refuse_code(layers[0], str(recipe), [_chosen(model), *settings])
     if isinstance(model, str):
@@ -153,7 +153,7 @@ def seed_of(recipe: RecipeLike, settings: Sequence[Layer]) -> int:
     Raises:
         RecipeError: the recipe cannot be read, or its seed is none.
     """
-    _, layers = _layers(recipe)
+    _, layers = layers_of(recipe)
     asked = merge([*layers, *settings])
     return validate([{"seed": asked["seed"]} if "seed" in asked else {}]).seed
 
@@ -167,7 +167,7 @@ def read(
         RecipeError: mistakes in the recipe, all at once.
         DataError: the data cannot be used.
     """
-    name, layers = _layers(recipe)
+    name, layers = layers_of(recipe)
     layers += settings
     with memory_told():
         dataset = open_data(data, options_of(validate([*_named(name, "image"), *layers])))
@@ -292,7 +292,11 @@ def _trained(loop: Loop, began: float, fresh: bool) -> Run:
         for note in setup.notes:
             loop.notice(watch.Notice("info", note))
         loop.look()
-    loop.state.seconds["start"] += time.perf_counter() - began
+    took = time.perf_counter() - began
+    if fresh and setup.working_out:  # apart: it stands for what training would have taken
+        loop.state.seconds["features"] = setup.working_out
+        took -= setup.working_out
+    loop.state.seconds["start"] += took
     for row in folder.read_rows():
         loop.progress.evaluated(row, best=row["epoch"] == loop.state.best_epoch)
     try:
@@ -309,7 +313,7 @@ def _trained(loop: Loop, began: float, fresh: bool) -> Run:
     return Run(folder.path, result, setup.network)
 
 
-def _layers(recipe: RecipeLike) -> tuple[str, list[Layer]]:
+def layers_of(recipe: RecipeLike) -> tuple[str, list[Layer]]:
     """The name of the built-in recipe to start from, and what is laid over it."""
     if recipe is None:
         return "default", []
@@ -381,6 +385,13 @@ def _from_dataset(
 def _opened(recipe: Recipe, layers: Sequence[Layer], model: nn.Module | str | None) -> Pretrained | None:
     """The pretrained network that a recipe starts from, if there is one."""
     if not recipe.transfer.source:
+        if recipe.transfer.train != pretrained.ALL:
+            raise RecipeError(
+                [
+                    "transfer.train: nothing is frozen without a network to start from: give "
+                    "transfer.source, too"
+                ]
+            )
         return None
     if model is not None:
         raise RecipeError(["transfer.source names a network to start from: leave the model out"])

@@ -1,5 +1,6 @@
 """Everything a run needs, made from the data and the recipe, before anything is written."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -53,6 +54,7 @@ class Setup:
         whole: the network of which `model` is the head, where the features of its body are cached.
         head: the head's name in it.
         clean: the training part's features as they are judged, likewise.
+        working_out: seconds that the features took.
         card: of the pretrained network that training starts from.
         noise: what keeps the loss from being a function of the weights, where the optimizer needs one and
             goes on without.
@@ -77,6 +79,7 @@ class Setup:
     whole: nn.Module | None = None
     head: str = ""
     clean: Feed | None = None
+    working_out: float = 0.0
     card: Card | None = None
 
     @property
@@ -218,8 +221,11 @@ def _transferred(
     device = next(model.parameters()).device
     if recipe.transfer.train == pretrained.HEAD and can_be_cached(recipe, dataset):
         pretrained.frozen(recipe, model, head, sample)
+        started = time.perf_counter()
         features, clean = cached(recipe, dataset, splits, preprocessing, model, head, parts)
+        took = time.perf_counter() - started
         setup = assemble(recipe, dataset.task, device, model.get_submodule(head), features, loss)
+        setup.working_out = took
         setup.whole, setup.head, setup.clean = model, head, clean
         setup.notes.append("the features of the frozen layers are worked out once: only the head is trained")
         return setup

@@ -275,6 +275,10 @@ def watched(model: nn.Module, see: Any, *, before: bool = False) -> Iterator[Non
             return lambda module, inputs: see(name, module, inputs, None)
         return lambda module, inputs, output: see(name, module, inputs, output)
 
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ModelError(
+            "the network is TorchScript, whose layers cannot be looked at: take the one it was made of"
+        )
     handles = [
         module.register_forward_pre_hook(hook(name)) if before else module.register_forward_hook(hook(name))
         for name, module in model.named_modules()

@@ -22,7 +22,7 @@ class _ReachedError(Exception):
 
 
 def features(
-    model: nn.Module, batches: Iterable[Tensor], at: Sequence[str], *, pool: bool = True
+    model: nn.Module, batches: Iterable[Tensor], at: str | Sequence[str], *, pool: bool = True
 ) -> list[Tensor]:
     """What modules give for all items, in evaluation mode and without gradients.
 
@@ -32,7 +32,7 @@ def features(
     Args:
         model: left as it was.
         batches: prepared items (N, ...), on the network's device.
-        at: the names of the modules.
+        at: the names of the modules, or one name.
         pool: maps (N, C, H, W) and sequences (N, T, C) become their means (N, C); else they stay.
 
     Returns:
@@ -40,8 +40,11 @@ def features(
 
     Raises:
         ModelError: the network has or calls no such module, or fails; or there are no items.
+        TypeError: a batch is no tensor.
     """
-    wanted = list(at)
+    wanted = [at] if isinstance(at, str) else list(at)
+    if isinstance(batches, Tensor):
+        raise TypeError("batches is one tensor: give a list of them")
     known = dict(model.named_modules())
     if missing := [name for name in wanted if name not in known]:
         raise ModelError(f"the network has no module {missing[0]!r}")
@@ -66,6 +69,8 @@ def features(
     try:
         with evaluating(model), torch.no_grad():
             for batch in batches:
+                if not isinstance(batch, Tensor):
+                    raise TypeError(f"a batch is a {type(batch).__name__}: give the items alone, as a tensor")
                 seen.clear()
                 try:
                     model(batch)

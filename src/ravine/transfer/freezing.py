@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ..errors import ModelError
 from .depths import all_calls, within
@@ -22,7 +23,7 @@ def freeze(model: nn.Module, *, until: str | None = None, sample: Tensor | None 
 
     A module without weights that is called on both sides, such as one dropout for all layers, is off on both.
     What the network itself, or a module that is frozen only in part, does in its own code, such as
-    `functional.dropout`, is not seen.
+    `functional.dropout`, is not seen. What an earlier call froze thaws first.
 
     Args:
         model: changed in place.
@@ -34,8 +35,10 @@ def freeze(model: nn.Module, *, until: str | None = None, sample: Tensor | None 
 
     Raises:
         ModelError: there is no such module, or it is not called; the network cannot be traced; or a module's
-            weights are used before and after it.
+            weights are used before and after it, or not made yet.
     """
+    if any(map(is_lazy, chain(model.parameters(), model.buffers()))):
+        raise ModelError("the network has lazy layers: run it once on some items first")
     first = find_head(model, sample) if until is None else until
     called = all_calls(model, sample)
     if not first or first not in called:
@@ -52,6 +55,7 @@ def freeze(model: nn.Module, *, until: str | None = None, sample: Tensor | None 
         name for name, _ in model.named_modules() if name and not any(_related(name, one) for one in trained)
     }
     _refuse_shared(model, trained)
+    unfreeze(model)
     for name, module in model.named_modules():
         if name in kept and not isinstance(module.__dict__.get("train"), _Stay):
             module.train = _Stay(module, by_hand=model.training and not module.training)
@@ -65,16 +69,17 @@ def freeze(model: nn.Module, *, until: str | None = None, sample: Tensor | None 
     return sorted(kept)
 
 
-def unfreeze(model: nn.Module, modules: Sequence[str] | None = None) -> None:
+def unfreeze(model: nn.Module, modules: str | Sequence[str] | None = None) -> None:
     """Let train what `freeze` froze, as it was before; what was frozen otherwise stays.
 
     Args:
         model: changed in place.
-        modules: their names, with all that is in them; None all of the network.
+        modules: their names, or one name, with all that is in them; None all of the network.
 
     Raises:
         ModelError: there is no such module.
     """
+    modules = [modules] if isinstance(modules, str) else modules
     known = dict(model.named_modules())
     if missing := [name for name in modules or () if name not in known]:
         raise ModelError(f"the network has no module {missing[0]!r}")

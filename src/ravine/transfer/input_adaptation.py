@@ -35,6 +35,10 @@ def adapt_channels(model: nn.Module, channels: int, *, sample: Tensor | None = N
             f"the first layer, {layers[0] if layers else 'the network'}, is a {type(first).__name__}: only a "
             "convolution can be made to take other channels"
         )
+    if "weight" not in first._parameters:
+        raise ModelError(
+            f"the weight of {layers[0]} is made of other tensors: take its parametrization off first"
+        )
     old = first.weight.detach()
     if channels != old.shape[1]:
         if channels < old.shape[1]:

@@ -1,5 +1,6 @@
 """A learning rate for each depth (C41): lower layers know more that is of use, and move less."""
 
+import math
 from typing import Any
 
 from torch import Tensor, nn
@@ -37,8 +38,10 @@ def layer_rates(
         groups with "name", "params" and "lr", and "weight_decay" where it was given.
 
     Raises:
-        ModelError: a factor is out of its range, or the depths cannot be found.
+        ModelError: the rate or a factor is out of its range, or the depths cannot be found.
     """
+    if not 0 < lr < math.inf:
+        raise ModelError(f"layer_rates: lr must be above 0, not {lr}")
     for told, factor in (("decay", decay), ("body", body)):
         if not 0 < factor <= 1:
             raise ModelError(f"layer_rates: {told} must be above 0 and at most 1, not {factor}")

@@ -21,8 +21,9 @@ How = Literal["head", "top", "all"]
 # part when this share is held out to judge it.
 STEPS, HELD_OUT = 300, 0.3
 
-# A linear classifier on frozen features, whose images are not augmented, so that they are worked out once.
-HEAD_ALONE: Layer = {"transfer": {"train": "head"}, "augment": []}
+# A linear classifier on frozen features, whose images are not augmented, so that they are worked out once: in
+# float32, as they are.
+HEAD_ALONE: Layer = {"transfer": {"train": "head"}, "augment": [], "precision": "fp32"}
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,19 @@
 """Fine-tuning (T28): measured, decided, trained, and compared with training from scratch."""
 
+import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ...errors import Interrupted, ModelError, RecipeError, RunError
 from ...memory import memory_told
 from ...registry import names
 from ...training import run
-from ...training.pretrained import located
+from ...training.pretrained import ALL, located
 from ...training.progress import Progress
-from ...training.recipe import Layer
+from ...training.recipe import Layer, merge
 from ...training.run_folder import RunFolder
 from ...training.settings import PRETRAINED
 from ...training.setup import Setup
@@ -28,10 +29,12 @@ RECORD, SCRATCH = "transfer.json", "scratch"
 
 Asked = Literal["auto", "head", "top", "all"]
 
+_SAID = {"source": "--from", "asked": "--how", "settings": "settings"}
+
 
 def finetune(
     data: Any,
-    source: str,
+    source: str | Path,
     how: Asked = "auto",
     *,
     recipe: run.RecipeLike = RECIPE,
@@ -67,27 +70,32 @@ def finetune(
         the run folder, with `transfer.json`: the probes, the ways that were tried, and the decision.
 
     Raises:
+        RecipeError: `how` is none of these; settings say something else than `source` and `how`.
         ModelError: no network is named, or it cannot be opened, or does not fit the data; a language model's
             head alone.
-        RunError: `out` is something else, or all done, or cannot be written.
+        RunError: `out` is something else, or was begun otherwise, or is all done, or cannot be written.
         Interrupted: SIGINT or SIGTERM came.
         RavineError: as `ravine.train`.
     """
+    source = str(source)
     if not source:
         raise ModelError("no network is named to start from: ravine zoo list shows some")
-    started = out is not None and _refuse_other(Path(out), source, how)
-    chosen = _chosen(source, how, settings)
+    if how not in get_args(Asked):
+        raise RecipeError([f"how: {how!r} is none of {', '.join(get_args(Asked))}"])
+    said = [*run.layers_of(recipe)[1], *settings]
+    begun = _begun(source, how, recipe, settings)
+    started = out is not None and _refuse_other(Path(out), begun)
+    chosen = _chosen(source, how, said, settings)
     began = time.perf_counter()
     with memory_told():
         setup = run.make_setup(None, data, recipe, settings=chosen, trust=trust)
     place = Path(out) if out is not None else run.default_path(setup.facts["data"])
-    if started and setup.dataset is not None:
-        begun = RunFolder(place).read_json("splits.json")["fingerprint"]
-        if begun != setup.dataset.fingerprint:
-            raise RunError(f"{place} was begun on other data: give those, or another --out")
+    begun_on = RunFolder(place).read_json("splits.json")["fingerprint"] if started else None
+    if started and run.splits_of(setup)["fingerprint"] != begun_on:
+        raise RunError(f"{place} was begun on other data: give those, or another --out")
     try:
         if not started:
-            _train(setup, place, how, chosen, data, recipe, trust, progress, tell, began)
+            _train(setup, place, begun, said, chosen, data, recipe, trust, progress, tell, began)
         elif not RunFolder(place).finished:
             run.resume(place, trust=trust, progress=progress)
         trained(place)
@@ -102,22 +110,41 @@ def finetune(
     return place
 
 
-def _chosen(source: str, how: Asked, settings: Sequence[Layer]) -> list[Layer]:
+def _begun(source: str, how: Asked, recipe: run.RecipeLike, settings: Sequence[Layer]) -> dict[str, Any]:
+    """What a fine-tuning is begun with, as its record keeps it."""
+    name, layers = run.layers_of(recipe)
+    told = {"source": located(source), "asked": how, "settings": [name, *layers, *settings]}
+    kept: dict[str, Any] = json.loads(json.dumps(told, default=str))
+    return kept
+
+
+def _chosen(source: str, how: Asked, said: Sequence[Layer], settings: Sequence[Layer]) -> list[Layer]:
     """What a person said, as settings; what they said twice is refused."""
-    said = {
-        key: [layer["transfer"][key] for layer in settings if layer.get("transfer", {}).get(key)]
-        for key in ("source", "train")
-    }
-    if said["source"] and said["source"][-1] != source:
+    sources = [layer["transfer"]["source"] for layer in said if layer.get("transfer", {}).get("source")]
+    if sources and located(sources[-1]) != located(source):
         raise RecipeError([f"transfer.source: --from {source} says it, too; give one of them"])
-    if said["train"] and how != "auto":
+    if how != "auto" and (_train_of(settings) or _train_of(said) not in ("", how)):
         raise RecipeError([f"transfer.train: --how {how} says it, too; give one of them"])
     # From the start, so that nothing is refused for the sake of layers that do not train.
-    head = [advice.HEAD_ALONE] if how == "head" else []
+    head = [_as_said(advice.HEAD_ALONE, said)] if how == "head" else []
     return [{"transfer": {"source": source}}, *settings, *head]
 
 
-def _refuse_other(place: Path, source: str, how: Asked) -> bool:
+def _train_of(layers: Sequence[Layer]) -> str:
+    """What settings say of the layers to train; of a recipe that starts from nothing it says nothing."""
+    transfer = merge(layers).get("transfer", {})
+    train = transfer.get("train", "")
+    defaults = train == ALL and not transfer.get("source")
+    return "" if defaults else str(train)
+
+
+def _as_said(way: Layer, said: Sequence[Layer]) -> Layer:
+    """A way's settings, but for those that a person gave."""
+    given = merge(said)
+    return {key: value for key, value in way.items() if key == "transfer" or key not in given}
+
+
+def _refuse_other(place: Path, begun: Mapping[str, Any]) -> bool:
     """Whether this fine-tuning was begun at a place, and is to go on.
 
     Raises:
@@ -126,17 +153,28 @@ def _refuse_other(place: Path, source: str, how: Asked) -> bool:
     if not (place / RECORD).is_file():
         RunFolder.refuse_existing(place)
         return False
-    folder = RunFolder.open(place)
-    record = folder.read_json(RECORD)
-    if "scratch" in record or (record["asked"], record.get("source")) != (how, located(source)):
+    record = RunFolder.open(place).read_json(RECORD)
+    if not isinstance(record, dict) or not isinstance(record.get("asked"), str):
+        raise RunError(f"{place / RECORD} is damaged: remove {place}, or give another --out")
+    if "scratch" in record:
         RunFolder.refuse_existing(place)
+    source = str(record.get("source"))
+    if Path(source).is_absolute() and not Path(source).exists():
+        raise RunError(f"{source}, which {place} was begun from, is not there any more: bring it back")
+    other = [key for key, value in begun.items() if record.get(key) != value]
+    if other:
+        raise RunError(
+            f"{place} was begun with other {' and '.join(_SAID[key] for key in other)}: go on with the same "
+            "command, or give another --out"
+        )
     return True
 
 
 def _train(
     setup: Setup,
     place: Path,
-    how: Asked,
+    begun: Mapping[str, Any],
+    said: Sequence[Layer],
     chosen: Sequence[Layer],
     data: Any,
     recipe: run.RecipeLike,
@@ -147,15 +185,14 @@ def _train(
 ) -> None:
     """Measure, decide and train."""
     started = time.perf_counter()
-    found, tried, way = _decided(setup, how, chosen, data, recipe, trust, tell)
+    found, tried, way = _decided(setup, begun["asked"], said, chosen, data, recipe, trust, tell)
     measuring = time.perf_counter() - started
     if way:
         with memory_told():
             setup = run.make_setup(None, data, recipe, settings=[*chosen, way], trust=trust, like=setup)
     record = {
         "card": setup.card and setup.card.to_json(),
-        "source": setup.recipe.transfer.source,
-        "asked": how,
+        **begun,
         "train": setup.recipe.transfer.train,
         "body": setup.recipe.transfer.body,
         "items": setup.facts["items"]["train"],
@@ -179,20 +216,22 @@ def _compare(
     """Train from scratch for as long, and record how that went."""
     folder = RunFolder(place)
     timing = folder.read_json("result.json")["timing"]
-    # With the start: where features are cached, most of the work is there.
-    seconds = timing["start"] + timing["training"]
+    # Where features are cached, most of the work is working them out.
+    seconds = timing["training"] + timing.get("features", 0.0)
     tell(f"from scratch for as long, {seconds:.1f} s, to compare")
     found: dict[str, Any] = {}
     try:
         found = _from_scratch(setup, data, recipe, settings, place, seconds, trust)
     except RecipeError as error:  # of what a frozen body may have, and one that trains may not
         tell(f"not compared: from scratch, {error}")
+        found = {"not_compared": "; ".join(error.problems)}
     folder.write_json(RECORD, {**folder.read_json(RECORD), "scratch": found})
 
 
 def _decided(
     setup: Setup,
     how: Asked,
+    said: Sequence[Layer],
     chosen: Sequence[Layer],
     data: Any,
     recipe: run.RecipeLike,
@@ -213,19 +252,17 @@ def _decided(
     )
     if how != "auto":
         return found, [], {} if how == "head" else advice.settings_of(how, setup, found)
-    if any(layer.get("transfer", {}).get("train") for layer in chosen):
+    if _train_of(said):
         return found, [], {}
-    ways: tuple[How, ...] = ("head", "top", "all")
+    each_way: tuple[How, ...] = ("head", "top", "all")
+    ways = {each: _as_said(advice.settings_of(each, setup, found), said) for each in each_way}
     epochs = advice.epochs_of(setup)
-    tried = advice.test(
-        [(way, advice.settings_of(way, setup, found)) for way in ways],
-        data, recipe, chosen, epochs, trust=trust,
-    )  # fmt: skip
+    tried = advice.test([*ways.items()], data, recipe, chosen, epochs, trust=trust)
     for candidate in tried:
         tell(f"{candidate.how}: {candidate.accuracy:.1%} of the held-out items")
     taken = max(tried, key=lambda candidate: (candidate.accuracy, -candidate.loss))
     tell(f"trained: {taken.how}")
-    return found, tried, advice.settings_of(taken.how, setup, found)
+    return found, tried, ways[taken.how]
 
 
 def _from_scratch(
@@ -243,9 +280,13 @@ def _from_scratch(
     model: Layer = (
         {"name": setup.recipe.model.name, **setup.recipe.model.settings} if alike else {"name": "auto"}
     )
+    asked = merge([*run.layers_of(recipe)[1], *settings]).get("data", {})
+    # There is nothing that it was pretrained with.
+    prepared = {"preprocess": "normalize"} if asked.get("preprocess") == "pretrained" else {}
+    own = {"image_size": setup.recipe.data.image_size, **prepared}
     same: list[Layer] = [
         *settings,
-        {"transfer": {"source": ""}, "model": model, "data": {"image_size": setup.recipe.data.image_size}},
+        {"transfer": {"source": "", "train": ALL}, "model": model, "data": own},
     ]
     place = folder / SCRATCH
     if RunFolder(place).finished:

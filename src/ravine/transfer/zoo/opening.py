@@ -33,6 +33,8 @@ def open_model(name: str | Path) -> Pretrained:
     path = Path(name).expanduser()
     if path.suffix in SUFFIXES or path.is_file():
         return open_file(path)
+    if (path / "recipe.toml").is_file():
+        raise ModelError(f"{name} is a run folder: ravine.load opens it, and finetune starts from it")
     folder = find(name)
     card = card_of(folder)
     weights = weights_of(folder, card)
