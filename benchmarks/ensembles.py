@@ -7,7 +7,7 @@ items, with a bootstrap interval. Seconds are wall time on `--threads` threads o
 training alone; of Ravine's ways, of everything from the file to the finished ensemble's folder.
 
     pip install -c constraints.txt --no-deps torchensemble==0.2.0
-    python benchmarks/ensembles.py [--data fashion-mnist cifar10-15k] [--members 8] [--epochs 16]
+    python benchmarks/ensembles.py [--data fashion-mnist cifar10-15k] [--members 8] [--epochs 16] [--no-peers]
 """
 
 import argparse
@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from places import data_folder
 from ravine.lab.ensemble import train_ensemble
+from ravine.lab.ensemble.plan import OF_ONE_RUN
 from ravine.models import make
 from ravine.training import metrics
 from ravine.training.data import open_data
@@ -86,10 +87,11 @@ def ravine(how: Any, path: Path, place: Path, members: int, epochs: int) -> tupl
         "data": {"batch_size": BATCH, "validation": 0.0},
         "model": {"width": WIDTH},
         "optimizer": {"name": "adam", "lr": RATE, "weight_decay": 0.0, "average": 0.0},
-        "schedule": {"name": "cosine"},
         "loss": {"label_smoothing": 0.0},
         "stop": {"epochs": epochs, "monitor": "train.loss"},
     }
+    if how not in OF_ONE_RUN:  # which have schedules of their own
+        settings["schedule"] = {"name": "cosine"}
     started = time.perf_counter()
     folder = train_ensemble(path, members, how, model="cnn", settings=[settings], out=place / how)
     taken = time.perf_counter() - started
@@ -174,7 +176,7 @@ def row(told: Told, base: Told, targets: Tensor) -> str:
     return f"{start} {gain} | {scores['loss']:.3f} | {told.seconds:.0f} s |"
 
 
-def measure(name: str, members: int, epochs: int, threads: int) -> None:
+def measure(name: str, members: int, epochs: int, threads: int, peers: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         path, train, test = parts_of(name, place)
@@ -194,7 +196,7 @@ def measure(name: str, members: int, epochs: int, threads: int) -> None:
             lambda: torch_ensemble("snapshot", train, test, members, epochs, threads),
             lambda: loop(train, test, members, epochs, threads),
         ]
-        for other in others:
+        for other in others if peers else ():
             print(row(other(), base, test.targets), flush=True)
 
 
@@ -204,9 +206,10 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
     for name in options.data:
-        measure(name, options.members, options.epochs, options.threads)
+        measure(name, options.members, options.epochs, options.threads, options.peers)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import ravine.optim
 import ravine.optim.matrix
 from ravine import registry
 from ravine.errors import ModelError
-from ravine.generalize import DropConnect, Dropout, GaussianNoise, StochasticDepth, regularize
+from ravine.generalize import DropConnect, Dropout, GaussianNoise, StochasticDepth, reestimate, regularize
 from ravine.models import make
 from ravine.transfer import freeze, replace_head, trainable, unfreeze
 
@@ -528,3 +528,14 @@ def test_an_unknown_module_is_refused(until, traced):
     with pytest.raises(ModelError, match=f"calls no module '{until}'"):
         freeze(model, until=until, sample=None if traced else torch.randn(IMAGES))
     assert all(itertools.chain(*(own.values() for own in flags(model))))
+
+
+def test_statistics_that_are_taken_anew_are_those_of_layers_that_train():
+    network = nn.Sequential(
+        *(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    )
+    freeze(network, until="3")
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    assert reestimate(network, [torch.randn(16, 4) for _ in range(3)]) == 1
+    changed = {name for name, buffer in network.named_buffers() if not torch.equal(buffer, before[name])}
+    assert changed == {"4.running_mean", "4.running_var"}

@@ -60,7 +60,8 @@ def reestimate(model: nn.Module, batches: Iterable[Tensor]) -> int:
     """Set all running statistics to the means of the mini-batches' own, with the weights as they are.
 
     What averaged weights need, and any network whose weights moved faster than the running averages.
-    Variances are averaged with Bessel's correction, as torch's running ones are.
+    Variances are averaged with Bessel's correction, as torch's running ones are. A layer that stays in
+    evaluation mode whatever it is told, as `transfer.freeze` leaves it, keeps its own.
 
     Args:
         model: any module; its modes stay as they are.
@@ -72,7 +73,7 @@ def reestimate(model: nn.Module, batches: Iterable[Tensor]) -> int:
     Raises:
         ModelError: there are no batches.
     """
-    layers = list(_running(model))
+    layers = [layer for layer in _running(model) if not _stays(layer)]
     if not layers:
         return 0
     kept = _statistics(model, layers, batches)
@@ -128,6 +129,14 @@ def _running(model: nn.Module) -> Iterator[_BatchNorm]:
     for module in model.modules():
         if isinstance(module, _BatchNorm) and module.track_running_stats and module.running_mean is not None:
             yield module
+
+
+def _stays(layer: nn.Module) -> bool:
+    """Whether a layer is in evaluation mode for good."""
+    was = layer.training
+    stays = not layer.train().training
+    layer.train(was)
+    return stays
 
 
 Statistics = tuple[Tensor, Tensor, Tensor]
