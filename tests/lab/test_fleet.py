@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils import parametrizations
 
 from ravine.errors import MemoryLimitError, ModelError, RecipeError, RunError
 from ravine.generalize import regularize
@@ -704,6 +705,18 @@ def test_however_a_fleet_runs_odd_networks_train_as_alone(network, members):
     chosen = Fleet(network, "wine", members, settings=settings)
     chosen.run()
     assert_same(chosen, trained("in turn", network, "wine", members, settings=settings), 1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_parametrized_layers_are_stacked():
+    def network():
+        return nn.Sequential(parametrizations.weight_norm(nn.Linear(13, 8)), nn.ReLU(), nn.Linear(8, 3))
+
+    settings = [{"stop": {"epochs": 2}, "optimizer": PLAIN, **EXACT}]
+    fleet = Fleet(network, "wine", 3, settings=settings)
+    assert len(groups(fleet.members)) == 1
+    stacked, alone = (trained(how, network, "wine", 3, settings=settings) for how in ("stacked", "in turn"))
+    assert_same(stacked, alone, 1e-4)
 
 
 def test_one_dropout_in_two_places_has_each_members_rate_in_both():

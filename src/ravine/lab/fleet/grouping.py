@@ -4,6 +4,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from ...optim.base import RuleOptimizer
 from .hyperparameters import fixed
@@ -69,11 +70,17 @@ def _structure(network: nn.Module) -> Hashable:
     """
     free = rates_of(network)
     layers = tuple(
-        (name, type(module), () if name in free else (module.extra_repr(), *_plain_values(module)))
+        (name, _class(module), () if name in free else (module.extra_repr(), *_plain_values(module)))
         for name, module in network.named_modules()
     )
     tensors = [*network.named_parameters(), *network.named_buffers()]
     return layers, tuple((name, t.shape, t.dtype, t.requires_grad) for name, t in tensors)
+
+
+def _class(module: nn.Module) -> type:
+    """A layer's class; of one with parametrizations, which has a class of its own, what it is made of."""
+    made = type(module)
+    return made.__bases__[0] if is_parametrized(module) else made
 
 
 def _plain_values(module: nn.Module) -> list[tuple[str, str]]:
