@@ -59,7 +59,13 @@ def run_page(name, place, capsys):
                     "ensemble",
                     "finetune",
                 ):  # one epoch shows that the command works
-                    arguments += ["--set", "stop.epochs=1", "--out", str(place / f"run{counts['command']}")]
+                    epochs = 3 if "snapshot" in arguments else 1  # one for each of three members
+                    arguments += [
+                        "--set",
+                        f"stop.epochs={epochs}",
+                        "--out",
+                        str(place / f"run{counts['command']}"),
+                    ]
                 assert main(arguments) == 0, command
                 counts["command"] += 1
     return counts
