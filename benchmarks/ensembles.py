@@ -7,7 +7,8 @@ items, with a bootstrap interval. Seconds are wall time on `--threads` threads o
 training alone; of Ravine's ways, of everything from the file to the finished ensemble's folder.
 
     pip install -c constraints.txt --no-deps torchensemble==0.2.0
-    python benchmarks/ensembles.py [--data fashion-mnist cifar10-15k] [--members 8] [--epochs 16] [--no-peers]
+    python benchmarks/ensembles.py [--data fashion-mnist cifar10-15k] [--members 8] [--epochs 16]
+        [--ways snapshot average]
 """
 
 import argparse
@@ -15,7 +16,7 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +35,8 @@ from ravine.models import make
 from ravine.training import metrics
 from ravine.training.data import open_data
 
+OWN = ("independent", "bagging", "snapshot", "geometric", "average")
+PEERS = ("voting", "snapshots", "joblib")
 FEW = {"fashion-mnist": 10_000, "cifar10-15k": 15_000}
 BATCH, RATE, WIDTH = 64, 2e-3, 16
 
@@ -176,28 +179,31 @@ def row(told: Told, base: Told, targets: Tensor) -> str:
     return f"{start} {gain} | {scores['loss']:.3f} | {told.seconds:.0f} s |"
 
 
-def measure(name: str, members: int, epochs: int, threads: int, peers: bool) -> None:
+def measure(name: str, ways: Collection[str], members: int, epochs: int, threads: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         path, train, test = parts_of(name, place)
         print(f"\n{name}, {len(train.images):,} images, {members} members, {epochs} epochs a run\n")
         print("| | test accuracy | gain in points | loss | training |\n| --- | --- | --- | --- | --- |")
         base = None
-        for how in ("independent", "bagging", "snapshot", "geometric", "average"):
+        for how in OWN:
+            if how not in ways and how != "independent":
+                continue
             torch.set_num_threads(threads)
-            told, one = ravine(how, path, place, members, epochs)
+            told, one = ravine(how, path, place, members if how in ways else 2, epochs)
             if base is None:
                 base = one
                 print(row(base, base, test.targets), flush=True)
-            print(row(told, base, test.targets), flush=True)
+            if how in ways:
+                print(row(told, base, test.targets), flush=True)
         assert base is not None
-        others: list[Callable[[], Told]] = [
-            lambda: torch_ensemble("voting", train, test, members, epochs, threads),
-            lambda: torch_ensemble("snapshot", train, test, members, epochs, threads),
-            lambda: loop(train, test, members, epochs, threads),
-        ]
-        for other in others if peers else ():
-            print(row(other(), base, test.targets), flush=True)
+        others: dict[str, Callable[[], Told]] = {
+            "voting": lambda: torch_ensemble("voting", train, test, members, epochs, threads),
+            "snapshots": lambda: torch_ensemble("snapshot", train, test, members, epochs, threads),
+            "joblib": lambda: loop(train, test, members, epochs, threads),
+        }
+        for peer in (peer for peer in PEERS if peer in ways):
+            print(row(others[peer](), base, test.targets), flush=True)
 
 
 def main() -> None:
@@ -206,10 +212,10 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--ways", nargs="+", choices=(*OWN, *PEERS), default=(*OWN, *PEERS))
     options = parser.parse_args()
     for name in options.data:
-        measure(name, options.members, options.epochs, options.threads, options.peers)
+        measure(name, options.ways, options.members, options.epochs, options.threads)
 
 
 if __name__ == "__main__":

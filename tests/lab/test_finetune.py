@@ -144,6 +144,13 @@ def test_the_run_from_scratch_is_there_and_whole(measured):
     assert load_predictor(scratch)(torch.zeros(1, 1, 8, 8, dtype=torch.uint8)).shape == (1, 3)
 
 
+def test_all_layers_are_compared_with_as_many_epochs_from_scratch(source, data, tmp_path, monkeypatch):
+    """They take as long: nothing is left to timing."""
+    monkeypatch.setattr(FINETUNE, "seconds_in_turn", None)
+    folder = finetune(data, source, "all", settings=[{"stop": {"epochs": 3}}], out=tmp_path / "run")
+    assert record_of(folder)["scratch"]["epochs"] == 3
+
+
 def same(one, other):
     return one.shape == other.shape and torch.equal(one, other)
 

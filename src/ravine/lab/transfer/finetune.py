@@ -49,7 +49,8 @@ def finetune(
 
     Of images to classify, each depth of the network is probed first. "auto" then tries the entries of the
     table of advice for a while on 70 % of the training part, and takes the one that predicts the rest best.
-    At the end a network of the same kind is trained from scratch for as long, in OUT/scratch. What was
+    At the end a network of the same kind is trained from scratch for as long, in OUT/scratch: for as many
+    epochs where all layers were trained, else for the seconds of the training and of cached features. What was
     stopped goes on from its last checkpoint when it is asked for again, with the same `out`.
 
     Args:
@@ -296,9 +297,14 @@ def _from_scratch(
     else:
         with memory_told():
             scratch = run.make_setup(None, data, recipe, settings=same, trust=trust, like=setup)
-            member = Member("scratch", {}, scratch, place, StopRequest())
-            an_epoch = max(1e-6, seconds_in_turn([member])) * len(scratch.feeds["train"])
-            same.append({"stop": {"epochs": max(1, round(seconds / an_epoch))}})
+            if alike and RunFolder(folder).read_json(RECORD)["train"] == ALL:  # an epoch takes as long
+                epochs = RunFolder(folder).read_json("result.json")["epochs"]
+            else:
+                an_epoch = max(
+                    1e-6, seconds_in_turn([Member("scratch", {}, scratch, place, StopRequest())])
+                ) * len(scratch.feeds["train"])
+                epochs = max(1, round(seconds / an_epoch))
+            same.append({"stop": {"epochs": epochs}})
             scratch = run.make_setup(None, data, recipe, settings=same, trust=trust, like=scratch)
         result = run.start(scratch, data, place).result
     part = "test" if "test" in result else "validation"
