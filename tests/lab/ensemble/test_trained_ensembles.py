@@ -250,6 +250,15 @@ def test_what_a_plan_of_one_run_overrules_is_refused_where_it_was_asked_for(tmp_
     }
 
 
+@pytest.mark.parametrize("how", ["independent", "bagging"])
+def test_members_of_their_own_take_whatever_a_run_takes(tmp_path, how):
+    settings = {"schedule": {"name": "linear"}, "stop": {"epochs": 2, "patience": 2}}
+    ensemble = trained(tmp_path / "out", settings, {"optimizer": {"average": 0.9}}, how=how, members=2)
+    for folder in folders(ensemble)[1]:
+        recipe = (folder / "recipe.toml").read_text()
+        assert all(text in recipe for text in ('name = "linear" ', "patience = 2 ", "average = 0.9 "))
+
+
 @pytest.mark.parametrize("how", ["snapshot", "geometric", "average"])
 def test_a_recipes_patience_ends_no_run_whose_weights_are_kept(tmp_path, how):
     """At next to no rate no epoch is better than the first."""

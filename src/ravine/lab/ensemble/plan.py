@@ -150,7 +150,8 @@ def _refuse_overruled(how: How, own: Layer, asked: Layer) -> None:
     overruled = [
         f"{key}: how = {how!r} has its own; leave it out"
         for key, value in flat(asked)
-        if key != "stop.epochs" and (key.startswith("schedule.") or (key in mine and mine[key] != value))
+        if key != "stop.epochs"
+        and (("schedule" in own and key.startswith("schedule.")) or (key in mine and mine[key] != value))
     ]
     if overruled:
         raise RecipeError(overruled)

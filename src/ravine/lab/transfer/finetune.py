@@ -50,8 +50,8 @@ def finetune(
     Of images to classify, each depth of the network is probed first. "auto" then tries the entries of the
     table of advice for a while on 70 % of the training part, and takes the one that predicts the rest best.
     At the end a network of the same kind is trained from scratch for as long, in OUT/scratch: for as many
-    epochs where all layers were trained, else for the seconds of the training and of cached features. What was
-    stopped goes on from its last checkpoint when it is asked for again, with the same `out`.
+    epochs where all layers were trained, else for the seconds of the training and of cached features. What
+    was stopped goes on from its last checkpoint when it is asked for again, with the same `out`.
 
     Args:
         data: as for `ravine.train`.
