@@ -455,6 +455,15 @@ def test_a_recipe_that_starts_from_nothing_says_nothing_of_layers(source, data, 
     assert len(record_of(folder)["tried"]) == 3
 
 
+def test_all_layers_are_a_way_that_can_be_asked_for(source, data, tmp_path):
+    """By a setting, too, whatever its default is."""
+    said = {"transfer": {"train": "all"}, **SHORT}
+    folder = finetune(data, source, settings=[said], out=tmp_path / "auto")
+    assert record_of(folder)["tried"] == [] and record_of(folder)["train"] == "all"
+    with pytest.raises(RecipeError, match=r"transfer\.train: --how head says it, too"):
+        finetune(data, source, "head", settings=[said], out=tmp_path / "head")
+
+
 def test_a_way_that_there_is_none_of(source, data, tmp_path):
     with pytest.raises(RecipeError, match="how: 'heads' is none of auto, head, top, all"):
         finetune(data, source, "heads", out=tmp_path / "run")

@@ -767,6 +767,22 @@ def test_members_with_tensors_in_common_are_refused():
         Fleet(lambda: nn.Sequential(network, nn.ReLU(), nn.Linear(3, 3)), "wine", 2)
 
 
+def test_members_may_have_a_constant_in_common():
+    constant = torch.full((13,), 2.0)
+
+    class Scaled(nn.Linear):
+        def __init__(self):
+            super().__init__(13, 3)
+            self.register_buffer("scale", constant)
+
+        def forward(self, x):
+            return super().forward(x * self.scale)
+
+    settings = [{"stop": {"epochs": 2}, "optimizer": PLAIN, **EXACT}]
+    stacked, alone = (trained(how, Scaled, "wine", 2, settings=settings) for how in ("stacked", "in turn"))
+    assert_same(stacked, alone, 1e-4)
+
+
 @pytest.mark.parametrize("members", [1, 2])
 def test_batch_normalization_of_one_item_is_refused_before_the_training(members):
     with pytest.raises(ModelError, match="takes two items or more a batch"):

@@ -433,7 +433,7 @@ class Fleet:
                 f"the checkpoint in {self._folder} is of {len(state['members'])} members, not of "
                 f"{len(self.members)}"
             )
-        if state["data"] != self._data():
+        if state.get("data", self._data()) != self._data():
             raise RunError(
                 f"the data have changed since the fleet in {self._folder} was begun: bring the old ones "
                 "back, or begin another in another folder"

@@ -88,8 +88,8 @@ def prepare(
 
 
 def _refuse_shared(network: nn.Module, number: int, seen: dict[int, int]) -> None:
-    """Refuse a network that has a tensor of an earlier member's: both would train it."""
-    for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
+    """Refuse a network that has a parameter of an earlier member's: both would train it."""
+    for name, tensor in network.named_parameters():
         if seen.setdefault(id(tensor), number) != number:
             raise ModelError(
                 f"members {seen[id(tensor)]} and {number} have the same {name}: the function that makes a "

@@ -83,7 +83,7 @@ def finetune(
         raise ModelError("no network is named to start from: ravine zoo list shows some")
     if how not in get_args(Asked):
         raise RecipeError([f"how: {how!r} is none of {', '.join(get_args(Asked))}"])
-    said = [*run.layers_of(recipe)[1], *settings]
+    said = [*_spoken(recipe), *settings]
     begun = _begun(source, how, recipe, settings)
     started = out is not None and _refuse_other(Path(out), begun)
     chosen = _chosen(source, how, said, settings)
@@ -131,12 +131,19 @@ def _chosen(source: str, how: Asked, said: Sequence[Layer], settings: Sequence[L
     return [{"transfer": {"source": source}}, *settings, *head]
 
 
+def _spoken(recipe: run.RecipeLike) -> list[Layer]:
+    """What a person's recipe says; that of a run from scratch says nothing of the layers to train."""
+    return [
+        {key: value for key, value in layer.items() if key != "transfer" or value.get("source")}
+        if layer.get("transfer", {}).get("train") == ALL
+        else layer
+        for layer in run.layers_of(recipe)[1]
+    ]
+
+
 def _train_of(layers: Sequence[Layer]) -> str:
-    """What settings say of the layers to train; of a recipe that starts from nothing it says nothing."""
-    transfer = merge(layers).get("transfer", {})
-    train = transfer.get("train", "")
-    defaults = train == ALL and not transfer.get("source")
-    return "" if defaults else str(train)
+    """What settings say of the layers to train; empty where they say nothing."""
+    return str(merge(layers).get("transfer", {}).get("train", ""))
 
 
 def _as_said(way: Layer, said: Sequence[Layer]) -> Layer:
