@@ -65,7 +65,7 @@ def choose(members: Sequence[Member]) -> Choice:
         if told := _differs(group, inputs):
             return Choice("in turn", told)
         batch = torch.stack([inputs] * len(members)), torch.stack([targets] * len(members))
-        if len(members) == 1:  # quicker at every size that was measured: nothing is left to timing
+        if len(members) == 1:  # quicker at nearly every size: nothing is left to timing
             group.backward(*batch)
             return Choice("stacked", "its layers work their gradients out themselves")
         rates = [float(member.setup.schedule.base_lrs[0]) for member in members]
