@@ -11,10 +11,23 @@ if TYPE_CHECKING:
 @contextmanager
 def evaluating(model: "nn.Module") -> Iterator[None]:
     """Evaluation mode for the block; afterwards each submodule has its own mode again."""
+    with _mode(model, train=False):
+        yield
+
+
+@contextmanager
+def training(model: "nn.Module") -> Iterator[None]:
+    """Training mode for the block, but for what is frozen; afterwards each submodule has its own again."""
+    with _mode(model, train=True):
+        yield
+
+
+@contextmanager
+def _mode(model: "nn.Module", *, train: bool) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    model.train(train)
     try:
         yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module, before in modes:
+            module.training = before

@@ -194,7 +194,7 @@ def test_auto_takes_the_candidate_with_the_best_held_out_accuracy(
     """Of equal ones that with the least loss."""
 
     def made_up(ways, *_, **__):
-        return [advice.Candidate(how, way["transfer"]["train"], *scores[how]) for how, way in ways]
+        return [advice.Candidate(how, way["transfer"]["train"], "", *scores[how]) for how, way in ways]
 
     monkeypatch.setattr(advice, "test", made_up)
     monkeypatch.setattr(FINETUNE, "_from_scratch", lambda *_: {})

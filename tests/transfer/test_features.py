@@ -4,12 +4,19 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from torch import nn
 
 from ravine.errors import ModelError
 from ravine.models import make
 from ravine.transfer import depths, feature_similarity, features, linear_probe
-from ravine.transfer.features import STRENGTHS, inputs_of, logistic_regression
+from ravine.transfer.features import (
+    STRENGTHS,
+    feature_scale,
+    inputs_of,
+    linear_probes,
+    logistic_regression,
+)
 
 
 class Tokens(nn.Module):
@@ -223,41 +230,39 @@ def test_a_regression_begins_where_it_is_told():
         assert torch.equal(one, other)
 
 
-def test_a_probe_is_the_best_of_scikit_learns():
-    """Features standardised by the training part's mean and deviation, each strength, the best accuracy."""
+def test_probes_are_scikit_learns():
+    """Features centred and divided by one number; of the strengths the one with the least loss counts."""
     (train, targets), (judged, answers) = blobs(1, 150), blobs(2, 400)
-    scales = torch.tensor([1e-3, 1.0, 50.0, 1.0, 1.0, 1e4])
-    train, judged = train * scales + 7, judged * scales + 7
-    mean, deviation = train.double().mean(0), train.double().std(0, correction=0)
-    scores = {}
-    for strength in STRENGTHS:
-        fitted = sklearns((train - mean) / deviation, targets, strength)
-        scores[strength] = fitted.score(((judged - mean) / deviation).numpy(), answers.numpy())
-    found = linear_probe(train, targets, judged, answers)
-    assert found.accuracy == pytest.approx(max(scores.values()), abs=1 / len(answers))
-    for strength in STRENGTHS:
-        alone = linear_probe(train, targets, judged, answers, [strength])
-        assert alone.strength == strength
-        assert alone.accuracy == pytest.approx(scores[strength], abs=1 / len(answers))
-    assert found.accuracy == max(
-        linear_probe(train, targets, judged, answers, [s]).accuracy for s in STRENGTHS
-    )
+    scales = torch.tensor([0.3, 1.0, 5.0, 1.0, 1.0, 2.0])
+    train, judged = 100 * train * scales + 7, 100 * judged * scales + 7
+    mean, deviation = train.double().mean(0), train.double().var(0, correction=0).mean().sqrt()
+    assert feature_scale(train) == pytest.approx(float(deviation), rel=1e-6)
+    found = linear_probes(train, targets, judged, answers)
+    assert tuple(probe.strength for probe in found) == STRENGTHS
+    for probe in found:
+        fitted = sklearns((train - mean) / deviation, targets, probe.strength)
+        others = ((judged - mean) / deviation).numpy()
+        score, chances = fitted.score(others, answers.numpy()), fitted.predict_proba(others)
+        assert probe.accuracy == pytest.approx(score, abs=1 / len(answers))
+        assert probe.loss == pytest.approx(log_loss(answers.numpy(), chances), rel=1e-3)
+    assert linear_probe(train, targets, judged, answers) == min(found, key=lambda probe: probe.loss)
 
 
-def test_of_equal_strengths_the_strongest_counts():
-    train = torch.tensor([[-1.0], [1.0]]).repeat(20, 1)
-    targets = torch.tensor([0, 1]).repeat(20)
-    for strengths in (STRENGTHS, STRENGTHS[::-1]):
-        assert linear_probe(train, targets, train, targets, strengths) == (1.0, max(STRENGTHS))
+def test_a_probe_is_the_same_for_features_of_another_size():
+    (train, targets), (judged, answers) = blobs(1, 150), blobs(2, 400)
+    one = linear_probe(train, targets, judged, answers)
+    other = linear_probe(1024 * train, targets, 1024 * judged, answers)
+    assert other.accuracy == one.accuracy and other.loss == pytest.approx(one.loss, rel=1e-5)
 
 
 def test_features_that_say_nothing_and_classes_that_were_not_seen():
-    """A constant is left out, not divided by zero; an unseen class is a mistake."""
+    """A constant decides nothing, even where it is another in what is judged; an unseen class is a mistake."""
     (train, targets), (judged, answers) = blobs(1, 150), blobs(2, 100)
     constant = torch.full((1, 2), 3.3)
     wide = [torch.cat([x, constant.expand(len(x), -1)], 1) for x in (train, judged)]
-    plain = linear_probe(train, targets, judged, answers)
-    assert linear_probe(wide[0], targets, wide[1] + torch.tensor([0.0] * 6 + [5.0, 5.0]), answers) == plain
+    plain = linear_probe(wide[0], targets, wide[1], answers)
+    moved = linear_probe(wide[0], targets, wide[1] + torch.tensor([0.0] * 6 + [5.0, 5.0]), answers)
+    assert moved.accuracy == plain.accuracy and moved.loss == pytest.approx(plain.loss, rel=1e-4)
     unseen = torch.full_like(answers, 5)
     assert linear_probe(train, targets, judged, unseen).accuracy == 0.0
     nothing = linear_probe(torch.ones(60, 2), torch.arange(60) % 3, torch.ones(60, 2), torch.arange(60) % 3)

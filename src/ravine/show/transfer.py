@@ -15,10 +15,16 @@ _DEPTHS = (
 _TRIED = (
     "Each way was trained for a while, and judged on held-out items: 30 % of the training part, or the "
     "validation part where the data have one. "
-    "The table of advice: little data and alike, the head; more data or less alike, more of the layers."
+    "The table of advice: little data and alike, the head; little and different, a head on a lower depth; "
+    "more data, more of the layers."
 )
 _TOLD = ("training items", "trained", "rate of the pretrained layers", "from scratch")
-WAYS = {"head": "the new head alone", "top": "the layers above the best depth", "all": "all layers"}
+WAYS = {
+    "head": "the new head alone",
+    "lower": "a head on the best lower depth",
+    "top": "the layers above the best depth",
+    "all": "all layers",
+}
 
 
 def transfer(run: Run) -> str:
@@ -71,7 +77,9 @@ def _described(card: Mapping[str, Any]) -> str:
 
 
 def _ways(told: Mapping[str, Any]) -> str:
-    train = str(told["train"])
+    train, depth = str(told["train"]), told.get("depth")
+    if depth and train == "head":
+        return f"a head on the features of {depth}, without the layers above"
     return WAYS.get(train, f"{train} and what follows it")
 
 

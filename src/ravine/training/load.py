@@ -15,7 +15,7 @@ from .averaged import for_prediction
 from .feeds import CONTEXT
 from .predict import Predictor
 from .preprocessing import Preprocessing
-from .pretrained import fitted
+from .pretrained import fitted, headed
 from .recipe import Recipe, file_layer, validate
 from .run_folder import RunFolder
 from .settings import GIVEN, PRETRAINED
@@ -104,11 +104,14 @@ def _made(folder: RunFolder, trust: bool) -> nn.Module:
     preprocessing = Preprocessing.load(folder.path)
     spec, shape = preprocessing.spec, preprocessing.output_shape
     outputs = 1 if preprocessing.task == "regression" else len(spec["classes"])
+    depth = recipe.transfer.depth
     with addressed(recipe.seed, "model"):
         if recipe.model.name == PRETRAINED:
             card = Card.from_json(folder.read_json("pretrained.json"), str(folder.path / "pretrained.json"))
-            made, _ = fitted(Pretrained(card, build(card)), shape, outputs, spec["classes"])
+            made, _ = fitted(Pretrained(card, build(card)), shape, outputs, spec["classes"], depth)
         else:
             made = models.make(recipe.model.name, shape, outputs, recipe.model.settings)
+            if depth:
+                headed(made, shape, outputs, depth)
     regularize(made, **recipe.regularize.noise)
     return made

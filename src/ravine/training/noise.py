@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RecipeError
+from ..modes import training
 from ..randomness import addressed
 from .feed import Feed
 from .not_finite import tensors_in
@@ -79,25 +80,24 @@ def _of_recipe(recipe: Recipe, batches: int) -> Iterator[str]:
 
 def _of_network(recipe: Recipe, model: nn.Module, feed: Feed) -> Iterator[str]:
     settings = recipe.model.settings
+    with training(model):  # a frozen layer is not noisy
+        active = [(name, module) for name, module in model.named_modules() if module.training]
     dropping = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
+        name for name, module in active if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
     ]
     if dropping and settings.get("dropout"):
         yield f"model.dropout = {settings['dropout']}: units are dropped at random; set model.dropout=0"
     elif dropping:
         yield f"dropout in {_listed(dropping)}: units are dropped at random; set its p to 0"
-    normalizing = [
-        name for name, module in model.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
-    ]
+    normalizing = [name for name, module in active if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     mixing = "batch normalization makes an item's output depend on the others of its batch"
     if normalizing and settings.get("normalization") == "batch":
         yield f"model.normalization = 'batch': {mixing}; set model.normalization=layer"
     elif normalizing:
         yield f"batch normalization in {_listed(normalizing)}: {mixing}; use layer or group normalization"
     told = dropping or any(recipe.regularize.noise.values())
-    yield from _tried(model, feed, random=not told, mixes=not normalizing)
+    with training(model):
+        yield from _tried(model, feed, random=not told, mixes=not normalizing)
 
 
 def _tried(model: nn.Module, feed: Feed, *, random: bool, mixes: bool) -> Iterator[str]:
@@ -105,11 +105,9 @@ def _tried(model: nn.Module, feed: Feed, *, random: bool, mixes: bool) -> Iterat
     with addressed(0, "noise sources"):
         inputs, _ = next(iter(feed.epoch(0)))
     inputs = inputs[:MOST_ITEMS]
-    modes = [(module, module.training) for module in model.modules()]
     kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
     # Not their values: what a power iteration writes again and again may have converged here.
     written = {name: buffer._version for name, buffer in model.named_buffers()}
-    model.train()
     try:
         draws = _draws(model, inputs) or not _alike(*(_outputs(model, inputs, n) for n in (0, 1)))
         if random and draws:
@@ -133,8 +131,6 @@ def _tried(model: nn.Module, feed: Feed, *, random: bool, mixes: bool) -> Iterat
         with torch.no_grad():
             for name, buffer in model.named_buffers():
                 buffer.copy_(kept[name])
-        for module, training in modes:
-            module.training = training
 
 
 def _draws(model: nn.Module, inputs: Tensor) -> bool:

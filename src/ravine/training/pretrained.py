@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from ..errors import ModelError, RecipeError
 from ..models import make
 from ..registry import names, register
+from ..transfer.depths import depths
 from ..transfer.freezing import freeze
 from ..transfer.input_adaptation import adapt_channels, require_size
 from ..transfer.layer_rates import layer_rates
 from ..transfer.surgery import find_head, replace_head
+from ..transfer.truncation import truncate
 from ..transfer.zoo.card import HUBS, Card, Pretrained
 from ..transfer.zoo.opening import open_model
 from .data.dataset import Kind
@@ -131,7 +133,7 @@ def grey(card: Card, channels: int) -> Card:
 
 
 def fitted(
-    opened: Pretrained, shape: tuple[int, ...], outputs: int, classes: Sequence[str]
+    opened: Pretrained, shape: tuple[int, ...], outputs: int, classes: Sequence[str], depth: str
 ) -> tuple[nn.Module, str]:
     """The network with an input and a head for the data, and the head's name, empty for a language model.
 
@@ -142,22 +144,42 @@ def fitted(
         shape: of one prepared item.
         outputs: classes, or 1 for a value.
         classes: their names; of text its characters.
+        depth: of the recipe.
 
     Raises:
-        ModelError: the network cannot take their channels or size; or it is not sure which layer is its head.
+        ModelError: the network cannot take their channels or size; it is not sure which layer is its head; or
+            none can be put on that depth.
     """
     card, module = opened.card, opened.module
     if card.kind == "text":
+        if depth:
+            raise ModelError(f"transfer.depth = {depth!r}: a language model is trained whole; leave it out")
         return _with_vocabulary(card, module, classes), ""
     sample = torch.zeros(2, *card.shape)
     head = find_head(module, sample)
     if shape[0] != card.shape[0]:
         adapt_channels(module, shape[0], sample=sample)
     require_size(module, shape)
-    replace_head(module, outputs, at=head)
     if card.architecture in names("model"):
         _require_makeable(card, shape, outputs)
-    return module, head
+    if depth:
+        return module, headed(module, shape, outputs, depth)
+    return module, replace_head(module, outputs, at=head)
+
+
+def headed(module: nn.Module, shape: tuple[int, ...], outputs: int, depth: str) -> str:
+    """Put a new head on a depth of a network, whose name is returned.
+
+    Raises:
+        ModelError: as `transfer.truncate`.
+    """
+    sample = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    try:
+        return truncate(module, depth, outputs, sample=sample)
+    except ModelError as error:
+        raise ModelError(
+            f"transfer.depth: {error}; its depths are {', '.join(depths(module, sample))}"
+        ) from error
 
 
 def _require_makeable(card: Card, shape: tuple[int, ...], outputs: int) -> None:

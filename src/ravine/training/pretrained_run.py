@@ -30,6 +30,11 @@ def open_run(path: Path) -> Pretrained:
         raise ModelError(
             f"{path} went on from {recipe.transfer.source}, whose library made its network: start from that"
         )
+    if recipe.transfer.depth:
+        raise ModelError(
+            f"{path} is a head on {recipe.transfer.depth}, the layers above left out: start from "
+            f"{recipe.transfer.source}, with the same transfer.depth"
+        )
     preprocessing = Preprocessing.load(folder.path)
     spec = preprocessing.spec
     kind = spec["kind"]

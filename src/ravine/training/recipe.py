@@ -89,6 +89,10 @@ class TransferSection(Section):
     train: str = Field(
         "all", description="all; head: the new last layer alone; or the first module that trains, by its name"
     )
+    depth: str = Field(
+        "",
+        description="the module whose features the new head is put on, the layers above left out; empty: all",
+    )
     body: Annotated[float, Field(gt=0, le=1)] = Field(
         0.3, description="rate of the pretrained layers, as share of the head's"
     )

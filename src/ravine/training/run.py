@@ -385,13 +385,14 @@ def _from_dataset(
 def _opened(recipe: Recipe, layers: Sequence[Layer], model: nn.Module | str | None) -> Pretrained | None:
     """The pretrained network that a recipe starts from, if there is one."""
     if not recipe.transfer.source:
+        needs = "without a network to start from: give transfer.source, too"
+        problems = []
         if recipe.transfer.train != pretrained.ALL:
-            raise RecipeError(
-                [
-                    "transfer.train: nothing is frozen without a network to start from: give "
-                    "transfer.source, too"
-                ]
-            )
+            problems.append(f"transfer.train: nothing is frozen {needs}")
+        if recipe.transfer.depth:
+            problems.append(f"transfer.depth: there are no layers to leave out {needs}")
+        if problems:
+            raise RecipeError(problems)
         return None
     if model is not None:
         raise RecipeError(["transfer.source names a network to start from: leave the model out"])

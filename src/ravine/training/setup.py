@@ -181,7 +181,9 @@ def prepare(
             if opened is None:
                 model = models.make(recipe.model.name, shape, outputs, recipe.model.settings)
             else:
-                model, head = pretrained.fitted(opened, shape, outputs, dataset.classes)
+                model, head = pretrained.fitted(
+                    opened, shape, outputs, dataset.classes, recipe.transfer.depth
+                )
     model.to(device)
     sample = preprocessing(_sample(recipe, dataset, splits).to(device))
     check(model, sample, outputs, dataset.task)
@@ -274,12 +276,12 @@ def assemble(
     metrics.direction(recipe.stop.monitor, task)
     if recipe.log.tensorboard:
         tensorboard.require()
+    chosen = list(trainable(model)) if trained is None else trained(model)
     found = []
     if is_full_batch(recipe):
         found = noise.sources(recipe, model, parts["train"])
         noise.refuse(recipe, found)
     steps_per_epoch = -(-len(parts["train"]) // recipe.optimizer.accumulate)
-    chosen = list(trainable(model)) if trained is None else trained(model)
     try:
         optimizer = settings.part("optimizer", recipe.optimizer.name)(chosen, **recipe.optimizer.settings)
     except ValueError as error:  # its settings were tried before: what does not fit is the network

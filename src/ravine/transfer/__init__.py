@@ -6,6 +6,7 @@ from .freezing import freeze, trainable, unfreeze
 from .input_adaptation import adapt_channels
 from .layer_rates import layer_rates
 from .surgery import find_head, replace_head
+from .truncation import truncate
 from .unfreezing import GradualUnfreezing
 from .zoo.opening import open_model
 
@@ -22,5 +23,6 @@ __all__ = [
     "open_model",
     "replace_head",
     "trainable",
+    "truncate",
     "unfreeze",
 ]

@@ -14,7 +14,7 @@ from ..optim.full_batch.minimize import minimize
 from .depths import first_tensor
 
 # Strengths of the penalty that a probe chooses from, as shares of the mean loss: Σw²·strength/2.
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
+STRENGTHS = tuple(10 ** (half / 2) for half in range(-9, -1))
 
 
 class _ReachedError(Exception):
@@ -126,10 +126,12 @@ class Probe(NamedTuple):
 
     Attributes:
         accuracy: on the items that it was not fitted to.
-        strength: of its penalty, the best of several there.
+        loss: its mean cross-entropy there.
+        strength: of its penalty.
     """
 
     accuracy: float
+    loss: float
     strength: float
 
 
@@ -138,8 +140,29 @@ def linear_probe(
 ) -> Probe:
     """Fit multinomial logistic regressions to features, and judge them on others (Alain and Bengio 2016).
 
-    Features are standardised by those of the training part. Of the strengths of an L2 penalty the one with
-    the best accuracy counts, the stronger of equals.
+    Of the strengths of an L2 penalty the one with the least loss there counts: of a few items that says more
+    than how many are right.
+
+    Args:
+        train: as for `linear_probes`, like the others.
+        targets: likewise.
+        judged: likewise.
+        answers: likewise.
+        strengths: likewise.
+
+    Raises:
+        ModelError: as `linear_probes`.
+    """
+    return min(linear_probes(train, targets, judged, answers, strengths), key=lambda probe: probe.loss)
+
+
+def linear_probes(
+    train: Tensor, targets: Tensor, judged: Tensor, answers: Tensor, strengths: Sequence[float] = STRENGTHS
+) -> list[Probe]:
+    """A probe for each strength, in their order.
+
+    Features are centred and divided by one number, `feature_scale` of the training part: as a head that is
+    trained on them does, a probe hears more of those that vary more.
 
     Args:
         train: features (N, D).
@@ -153,18 +176,23 @@ def linear_probe(
     """
     if not len(targets) or not len(answers):
         raise ModelError("a probe needs an item to fit to, and another to judge")
-    mean, deviation = train.mean(0), train.std(0, correction=0)
-    scale = torch.where(deviation > 1e-6 * mean.abs(), 1 / deviation, 0.0)
-    inputs, others = (train - mean) * scale, (judged - mean) * scale
+    mean, scale = train.mean(0), feature_scale(train)
+    inputs, others = (train - mean) / scale, (judged - mean) / scale
     weight = torch.zeros(int(max(targets.max(), answers.max())) + 1, inputs.shape[1])
     bias = torch.zeros(len(weight))
-    found = []
+    found = {}
     # From the strongest on: each solution is where the next search begins.
     for strength in sorted(strengths, reverse=True):
         weight, bias = logistic_regression(inputs, targets, strength, (weight, bias))
-        right = (F.linear(others, weight, bias).argmax(1) == answers).float().mean()
-        found.append(Probe(float(right), strength))
-    return max(found, key=lambda probe: probe.accuracy)
+        logits = F.linear(others, weight, bias)
+        right = (logits.argmax(1) == answers).float().mean()
+        found[strength] = Probe(float(right), float(F.cross_entropy(logits, answers)), strength)
+    return [found[strength] for strength in strengths]
+
+
+def feature_scale(features: Tensor) -> float:
+    """The deviation of features (N, D), in the root mean square of all D; 1 where none varies."""
+    return float(features.var(0, correction=0).mean().sqrt()) or 1.0
 
 
 def logistic_regression(

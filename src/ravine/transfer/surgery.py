@@ -79,8 +79,7 @@ def replace_head(
             is no whole number above 0; or the network fails on the sample with another head, and has its own
             again.
     """
-    if not isinstance(classes, int) or isinstance(classes, bool) or classes < 1:
-        raise ModelError(f"a head has an output or more, not {classes!r}")
+    require_outputs(classes)
     name = find_head(model, sample) if at is None else at
     try:
         old = model.get_submodule(name)
@@ -90,35 +89,50 @@ def replace_head(
         raise ModelError(
             f"{name} is a {type(old).__name__}; a head is linear, or a convolution of single pixels"
         )
-    weight = old.weight
-    if isinstance(weight, UninitializedParameter):
+    if isinstance(old.weight, UninitializedParameter):
         raise ModelError(f"{name} has no sizes yet: run the network once before")
-    like: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
+    if not name:
+        raise ModelError("the network is its head: there is nothing to transfer")
+    put(model, name, new_head(old, classes))
+    if sample is not None:
+        try:
+            run(model, sample)
+        except ModelError as error:
+            put(model, name, old)
+            raise ModelError(f"with another head in the place of {name} {error}") from error
+    return name
+
+
+def require_outputs(classes: int) -> None:
+    """Refuse what is no number of outputs."""
+    if not isinstance(classes, int) or isinstance(classes, bool) or classes < 1:
+        raise ModelError(f"a head has an output or more, not {classes!r}")
+
+
+def new_head(old: Head, outputs: int, inputs: int | None = None) -> Head:
+    """A head like another one, of so many outputs, and of as many inputs unless told otherwise."""
+    like: dict[str, Any] = {"device": old.weight.device, "dtype": old.weight.dtype}
     made: Head
     if isinstance(old, nn.Linear):
-        made = nn.Linear(old.in_features, classes, bias=old.bias is not None, **like)
+        made = nn.Linear(inputs or old.in_features, outputs, bias=old.bias is not None, **like)
     else:
         where: dict[str, Any] = {
             "stride": old.stride,
             "padding": old.padding,
             "padding_mode": old.padding_mode,
         }
-        made = nn.Conv2d(old.in_channels, classes, 1, bias=old.bias is not None, **where, **like)
+        made = nn.Conv2d(inputs or old.in_channels, outputs, 1, bias=old.bias is not None, **where, **like)
     nn.init.normal_(made.weight, std=HEAD_DEVIATION)
     if made.bias is not None:
         nn.init.zeros_(made.bias)
     made.train(old.training)
-    if not name:
-        raise ModelError("the network is its head: there is nothing to transfer")
+    return made
+
+
+def put(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in the place of another."""
     parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, made)
-    if sample is not None:
-        try:
-            run(model, sample)
-        except ModelError as error:
-            setattr(model.get_submodule(parent), child, old)
-            raise ModelError(f"with another head in the place of {name} {error}") from error
-    return name
+    setattr(model.get_submodule(parent), child, module)
 
 
 def _can_be_head(module: nn.Module) -> bool:

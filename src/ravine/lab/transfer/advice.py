@@ -1,13 +1,15 @@
 """Which layers to train: the table of advice (T29), its entries tested on the data at hand."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
-from ...errors import Interrupted
-from ...training.recipe import Layer
+from ...errors import Interrupted, ModelError
+from ...training.pretrained import headed
+from ...training.recipe import Layer, merge
 from ...training.run import RecipeLike
 from ...training.setup import Setup
 from ...training.signals import StopNow
@@ -15,15 +17,22 @@ from ...transfer.depths import levels
 from ..fleet.fleet import Fleet
 from .probes import Depth
 
-How = Literal["head", "top", "all"]
+How = Literal["head", "lower", "top", "all"]
 
 # A candidate trains for so many steps, or for all the epochs it would have, on what is left of the training
 # part when this share is held out to judge it.
 STEPS, HELD_OUT = 300, 0.3
 
-# A linear classifier on frozen features, whose images are not augmented, so that they are worked out once: in
-# float32, as they are.
-HEAD_ALONE: Layer = {"transfer": {"train": "head"}, "augment": [], "precision": "fp32"}
+# A linear classifier on frozen features is a small convex problem: L-BFGS solves it, where the steps of a
+# recipe for whole networks end far from its solution. It turns off augmentation and mixed precision.
+HEAD_ALONE: Layer = {
+    "transfer": {"train": "head"},
+    "optimizer": {"name": "lbfgs"},
+    "loss": {"label_smoothing": 0.0},
+    "stop": {"epochs": 200},
+}
+# The same where a person wants other steps. Without augmentation the features are worked out once.
+BY_STEPS: Layer = {"augment": [], "precision": "fp32"}
 
 
 @dataclass(frozen=True)
@@ -31,31 +40,66 @@ class Candidate:
     """A way to train on from a pretrained network, tried for a while.
 
     Attributes:
-        how: the head alone, the layers above the depth that knows most, or all.
+        how: the head alone, on the last features or on those of the lower depth that knows most; the layers
+            above that depth; or all.
         train: the same, as `transfer.train` has it.
+        depth: likewise, as `transfer.depth`.
         accuracy: on held-out items.
         loss: likewise.
     """
 
     how: How
     train: str
+    depth: str
     accuracy: float
     loss: float
+
+
+def best_below(found: Sequence[Depth]) -> Depth:
+    """The depth below the last whose features tell the classes apart best."""
+    return max(found[:-1] or found, key=lambda depth: depth.accuracy)
+
+
+def entries(setup: Setup, found: Sequence[Depth]) -> list[How]:
+    """The entries of the table of advice that are worth trying.
+
+    A linear classifier on a lower depth is one of them where the probe there does better than on the last
+    features, and where the network can be cut at it.
+    """
+    best = best_below(found)
+    if setup.recipe.transfer.depth or best.accuracy <= found[-1].accuracy:
+        return ["head", "top", "all"]
+    assert setup.preprocessing is not None
+    try:
+        headed(copy.deepcopy(setup.network), setup.preprocessing.output_shape, 1, best.name)
+    except ModelError:
+        return ["head", "top", "all"]
+    return ["head", "lower", "top", "all"]
+
+
+def is_quiet(said: Layer) -> bool:
+    """Whether a person's settings leave L-BFGS what it needs: the choice of it, and a loss without noise."""
+    noise = said.get("regularize", {}).keys() - {"l1", "l2"}
+    batches = said.get("data", {}).keys() & {"batch_size"}
+    return not ("optimizer" in said or said.get("augment") or noise or batches or "precision" in said)
 
 
 def settings_of(how: How, setup: Setup, found: Sequence[Depth]) -> Layer:
     """The settings of a way.
 
     - head: a linear classifier on the last features.
+    - lower: one on the features of the depth below that tell the classes apart best.
     - top: frozen up to the depth whose features tell the classes apart best, and never all but the head.
     - all: every layer, the pretrained ones at a lower rate.
     """
     if how == "head":
-        return HEAD_ALONE
+        return {**HEAD_ALONE, "regularize": {"l2": found[-1].l2}}
     if how == "all":
         return {"transfer": {"train": "all"}}
-    best = max(found[:-1] or found, key=lambda depth: depth.accuracy)
-    assert setup.preprocessing is not None
+    best = best_below(found)
+    if how == "lower":
+        cut = {"train": "head", "depth": best.name}
+        return {**HEAD_ALONE, "transfer": cut, "regularize": {"l2": best.l2}}
     return {"transfer": {"train": _above(setup, best.name)}}
 
 
@@ -90,8 +134,9 @@ def test(
     Raises:
         Interrupted: SIGINT or SIGTERM came.
     """
-    short = {"stop": {"epochs": epochs}, "data": {"validation": HELD_OUT}}
-    fleet = Fleet(None, data, [way for _, way in ways], recipe, settings=[*settings, short], trust=trust)
+    held_out = {"data": {"validation": HELD_OUT}}
+    short = [merge([{"stop": {"epochs": epochs}}, way]) for _, way in ways]
+    fleet = Fleet(None, data, short, recipe, settings=[*settings, held_out], trust=trust)
     try:
         fleet.run()
     except StopNow:
@@ -104,7 +149,8 @@ def test(
         accuracy, loss = (
             (0.0, float("inf")) if row is None else (row["validation.accuracy"], row["validation.loss"])
         )
-        candidates.append(Candidate(how, way["transfer"]["train"], accuracy, loss))
+        transfer = way["transfer"]
+        candidates.append(Candidate(how, transfer["train"], transfer.get("depth", ""), accuracy, loss))
     return candidates
 
 

@@ -11,7 +11,7 @@ from ...errors import Interrupted, ModelError, RecipeError, RunError
 from ...memory import memory_told
 from ...registry import names
 from ...training import run
-from ...training.pretrained import ALL, located
+from ...training.pretrained import ALL, HEAD, located
 from ...training.progress import Progress
 from ...training.recipe import Layer, merge
 from ...training.run_folder import RunFolder
@@ -21,7 +21,6 @@ from ...training.signals import StopRequest
 from ..fleet.choice import seconds_in_turn
 from ..fleet.member import Member
 from . import advice
-from .advice import How
 from .probes import Depth, probe
 
 RECIPE = "finetune"
@@ -89,7 +88,9 @@ def finetune(
     chosen = _chosen(source, how, said, settings)
     began = time.perf_counter()
     with memory_told():
-        setup = run.make_setup(None, data, recipe, settings=chosen, trust=trust)
+        # Its features are worked out once, when it is measured how to train it.
+        whole = [{"transfer": {"cache": False}}] if how == HEAD else []
+        setup = run.make_setup(None, data, recipe, settings=[*chosen, *whole], trust=trust)
     place = Path(out) if out is not None else run.default_path(setup.facts["data"])
     begun_on = RunFolder(place).read_json("splits.json")["fingerprint"] if started else None
     if started and run.splits_of(setup)["fingerprint"] != begun_on:
@@ -127,7 +128,7 @@ def _chosen(source: str, how: Asked, said: Sequence[Layer], settings: Sequence[L
     if how != "auto" and (_train_of(settings) or _train_of(said) not in ("", how)):
         raise RecipeError([f"transfer.train: --how {how} says it, too; give one of them"])
     # From the start, so that nothing is refused for the sake of layers that do not train.
-    head = [_as_said(advice.HEAD_ALONE, said)] if how == "head" else []
+    head = [_as_said(advice.HEAD_ALONE, said)] if how == HEAD else []
     return [{"transfer": {"source": source}}, *settings, *head]
 
 
@@ -147,8 +148,10 @@ def _train_of(layers: Sequence[Layer]) -> str:
 
 
 def _as_said(way: Layer, said: Sequence[Layer]) -> Layer:
-    """A way's settings, but for those that a person gave."""
+    """A way's settings, but for those that a person gave, and what does not go with these."""
     given = merge(said)
+    if way["transfer"]["train"] == HEAD and not advice.is_quiet(given):
+        way = {**advice.BY_STEPS, "transfer": way["transfer"]}
     return {key: value for key, value in way.items() if key == "transfer" or key not in given}
 
 
@@ -202,6 +205,7 @@ def _train(
         "card": setup.card and setup.card.to_json(),
         **begun,
         "train": setup.recipe.transfer.train,
+        "depth": setup.recipe.transfer.depth,
         "body": setup.recipe.transfer.body,
         "items": setup.facts["items"]["train"],
         "classes": len(setup.facts["classes"]),
@@ -259,11 +263,12 @@ def _decided(
         f"{best.similarity:.2f} (linear CKA)"
     )
     if how != "auto":
-        return found, [], {} if how == "head" else advice.settings_of(how, setup, found)
+        return found, [], _as_said(advice.settings_of(how, setup, found), said)
     if _train_of(said):
         return found, [], {}
-    each_way: tuple[How, ...] = ("head", "top", "all")
-    ways = {each: _as_said(advice.settings_of(each, setup, found), said) for each in each_way}
+    ways = {
+        each: _as_said(advice.settings_of(each, setup, found), said) for each in advice.entries(setup, found)
+    }
     epochs = advice.epochs_of(setup)
     tried = advice.test([*ways.items()], data, recipe, chosen, epochs, trust=trust)
     for candidate in tried:
@@ -294,7 +299,7 @@ def _from_scratch(
     own = {"image_size": setup.recipe.data.image_size, **prepared}
     same: list[Layer] = [
         *settings,
-        {"transfer": {"source": "", "train": ALL}, "model": model, "data": own},
+        {"transfer": {"source": "", "train": ALL, "depth": ""}, "model": model, "data": own},
     ]
     place = folder / SCRATCH
     if RunFolder(place).finished:

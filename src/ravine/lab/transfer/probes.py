@@ -10,7 +10,14 @@ from ...randomness import generator
 from ...training import feeds
 from ...training.setup import Setup
 from ...transfer.depths import depths
-from ...transfer.features import feature_similarity, features, linear_probe
+from ...transfer.features import (
+    STRENGTHS,
+    Probe,
+    feature_scale,
+    feature_similarity,
+    features,
+    linear_probes,
+)
 
 # Items that are looked at, at most: what is asked is which depth, not the last tenth of a per cent.
 MOST = 2000
@@ -27,11 +34,13 @@ class Depth:
         name: of the module that gives them.
         accuracy: of a linear classifier on them, on items it was not fitted to.
         similarity: of the features and the classes: linear CKA, from 0 to 1.
+        l2: of the penalty with which that classifier does best, as `regularize.l2` for the training part.
     """
 
     name: str
     accuracy: float
     similarity: float
+    l2: float
 
 
 def probe(setup: Setup) -> list[Depth]:
@@ -52,22 +61,28 @@ def probe(setup: Setup) -> list[Depth]:
     found = features(setup.network, (inputs for inputs, _ in feed.epoch(0)), names)
     targets = setup.dataset.targets[positions]
     classes = functional.one_hot(targets).float()
-    return [
-        Depth(name, _accuracy(own, targets, setup.recipe.seed), feature_similarity(own, classes))
-        for name, own in zip(names, found, strict=True)
-    ]
+    depths_found = []
+    for name, own in zip(names, found, strict=True):
+        best, fitted = _best(own, targets, setup.recipe.seed)
+        # The penalty of a mean loss is a prior, of which each item takes its share; and λ·Σw², not λ·Σw²/2.
+        strength = best.strength * fitted / len(setup.splits.train)
+        l2 = 0.5 * strength * feature_scale(own) ** 2
+        depths_found.append(Depth(name, best.accuracy, feature_similarity(own, classes), l2))
+    return depths_found
 
 
-def _accuracy(own: Tensor, targets: Tensor, seed: int) -> float:
-    """Of probes on items they were not fitted to."""
+def _best(own: Tensor, targets: Tensor, seed: int) -> tuple[Probe, float]:
+    """The probe with the least loss on items it was not fitted to, and how many it was fitted to."""
     count = len(targets)
     order = torch.randperm(count, generator=generator(seed, "folds"))
     folds = order.tensor_split(min(FOLDS, count)) if count < FEW else (order[: round(HELD_OUT * count)],)
-    right = judged = 0.0
+    judged = sum(map(len, folds))
+    summed = torch.zeros(len(STRENGTHS), 2, dtype=torch.float64)
     for fold in folds:
         rest = torch.ones(count, dtype=torch.bool)
         rest[fold] = False
-        found = linear_probe(own[rest], targets[rest], own[fold], targets[fold])
-        right += found.accuracy * len(fold)
-        judged += len(fold)
-    return right / judged
+        found = linear_probes(own[rest], targets[rest], own[fold], targets[fold])
+        summed += torch.tensor([[each.accuracy, each.loss] for each in found]) * len(fold)
+    accuracies, losses = (summed / judged).T.tolist()
+    best = losses.index(min(losses))
+    return Probe(accuracies[best], losses[best], STRENGTHS[best]), count - judged / len(folds)
