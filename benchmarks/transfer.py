@@ -2,9 +2,9 @@
 
 Three pairs: the ImageNet MobileNet on sign digits, Ravine's CIFAR-10 network on Fashion-MNIST, and its
 Fashion-MNIST network on CIFAR-10. For each, and for several numbers of training images a class, the same
-network is trained from scratch and transferred, the three seeds as one fleet: the head alone, the layers
-above the depth that a probe finds best, all at 0.3 of the head's rate, and all at the head's rate. Test
-accuracy, the mean of the seeds and their range.
+network is trained from scratch and transferred, the three seeds as one fleet: a new head alone, on the last
+features and on those of the depth below that a probe finds best; the layers above that depth; all at 0.3 of
+the head's rate; and all at the head's rate. Test accuracy, the mean of the seeds and their range.
 
     python benchmarks/transfer.py [--pairs signs fashion cifar] [--seeds 3] [--draw transfer.html]
 
@@ -28,7 +28,7 @@ from ravine.training.run import make_setup
 from subsets import arrays, mobilenet, signs
 
 COUNTS = (10, 30, 100, 300, 1000)
-WAYS = ("scratch", "head", "top", "all", "one rate")
+WAYS = ("scratch", "head", "lower", "top", "all", "one rate")
 
 
 class Pair(NamedTuple):
@@ -65,7 +65,7 @@ def settings_by_way(pair: Pair, data: Path) -> dict[str, dict[str, Any]]:
     model = {"name": setup.recipe.model.name, **setup.recipe.model.settings}
     size = {"data": {"image_size": setup.recipe.data.image_size}}
     ways: dict[str, dict[str, Any]] = {"scratch": {"model": model, **size}}
-    for how in ("head", "top", "all"):
+    for how in ("head", "lower", "top", "all"):
         way = settings_of(how, setup, found)  # type: ignore[arg-type]
         ways[how] = {**way, "transfer": {**start["transfer"], **way["transfer"]}}
     ways["one rate"] = {"transfer": {**ways["all"]["transfer"], "body": 1.0}}

@@ -5,24 +5,32 @@ import json
 import re
 import shutil
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 
 from ravine.errors import Interrupted, ModelError, RecipeError, RunError
-from ravine.lab.transfer import advice, finetune
+from ravine.lab.transfer import advice, finetune, probes
 from ravine.lab.transfer.probes import probe
+from ravine.randomness import generator
 from ravine.show.report import write_report
 from ravine.show.run import read_run
+from ravine.training import checkpoint
 from ravine.training import loop as loops
 from ravine.training import run as runs
+from ravine.training import setup as setups
+from ravine.training.cached import cached
 from ravine.training.load import load_predictor
 from ravine.training.recipe import file_layer, validate
 from ravine.training.signals import StopNow
-from ravine.transfer import depths
+from ravine.transfer import depths, features
+from ravine.transfer.features import STRENGTHS
 
 # `ravine.lab.transfer.finetune` is the function.
 FINETUNE = importlib.import_module("ravine.lab.transfer.finetune")
@@ -229,6 +237,90 @@ def test_probes_are_on_the_training_part_alone(source, data):
     assert found[-1].accuracy > 0.8
 
 
+def test_a_probe_says_how_strong_a_penalty_does_best(source, data):
+    """As scikit-learn finds it on the same folds; for all training items, and features as they are."""
+    setup = runs.make_setup(None, data, "finetune", settings=[from_source(source)])
+    found = probe(setup)[-1]
+    assert len(setup.splits.train) < probes.FEW
+    items = setup.splits.train[
+        torch.randperm(len(setup.splits.train), generator=generator(0, "probe")).sort().values
+    ]
+    targets = setup.dataset.targets[items].numpy()
+    (own,) = features(setup.network, [setup.preprocessing(setup.dataset.fetch(items))], found.name)
+    own = own.double().numpy()
+    scale = np.sqrt(own.var(0).mean())
+    order = torch.randperm(len(items), generator=generator(0, "folds"))
+    losses = dict.fromkeys(STRENGTHS, 0.0)
+    for fold in order.tensor_split(probes.FOLDS):
+        rest = np.setdiff1d(np.arange(len(items)), fold)
+        for strength in STRENGTHS:
+            fitted = LogisticRegression(C=1 / (strength * len(rest)), tol=1e-8, max_iter=10_000)
+            fitted.fit(own[rest] / scale, targets[rest])
+            told = fitted.predict_proba(own[fold] / scale)
+            losses[strength] += log_loss(targets[fold], told, labels=[0, 1, 2]) * len(fold) / len(items)
+    best = min(losses, key=losses.get)
+    share = (1 - 1 / probes.FOLDS) / 2
+    assert found.l2 == pytest.approx(best * scale**2 * share, rel=1e-4)
+
+
+def knows(name, accuracy):
+    return probes.Depth(name, accuracy, 0.5, 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "last", "listed"),
+    [
+        ({}, 0.7, ["head", "lower", "top", "all"]),
+        ({}, 0.8, ["head", "top", "all"]),
+        ({"transfer": {"depth": "stages.stage1"}}, 0.7, ["head", "top", "all"]),
+    ],
+)
+def test_a_lower_depth_is_an_entry_where_it_knows_more_than_the_last(source, data, settings, last, listed):
+    """And where nobody said which to take."""
+    setup = runs.make_setup(None, data, "finetune", settings=[from_source(source), settings])
+    before = {name: tensor.clone() for name, tensor in setup.network.state_dict().items()}
+    assert advice.entries(setup, [knows("stem", 0.8), knows("pool", last)]) == listed
+    after = setup.network.state_dict()
+    assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_a_depth_that_no_head_can_be_put_on_is_no_entry(source, data):
+    setup = runs.make_setup(None, data, "finetune", settings=[from_source(source)])
+    assert advice.entries(setup, [knows("stages.stage9", 0.8), knows("pool", 0.7)]) == ["head", "top", "all"]
+
+
+def test_a_head_on_the_lower_depth_that_knows_most(source, data, tmp_path, monkeypatch):
+    """Tried beside the others, and trained where it does best: without the layers above."""
+    found = [knows("stem", 0.8), knows("pool", 0.7)]
+    monkeypatch.setattr(FINETUNE, "probe", lambda setup: found)
+    original, tried = advice.test, []
+
+    def preferred(*arguments, **options):
+        tried.extend(original(*arguments, **options))
+        return [replace(way, accuracy=float(way.how == "lower")) for way in tried]
+
+    monkeypatch.setattr(advice, "test", preferred)
+    told = []
+    folder = finetune(data, source, settings=[SHORT], out=tmp_path / "run", tell=told.append)
+    assert [(way.how, way.train, way.depth) for way in tried] == [
+        ("head", "head", ""),
+        ("lower", "head", "stem"),
+        ("top", "stages.stage1.block1", ""),
+        ("all", "all", ""),
+    ]
+    assert all(way.accuracy > 1 / 3 for way in tried)
+    recipe, record = recipe_of(folder), record_of(folder)
+    assert (recipe.transfer.train, recipe.transfer.depth) == ("head", "stem") and "trained: lower" in told
+    assert (recipe.optimizer.name, recipe.regularize.l2) == ("lbfgs", 1e-3)
+    assert (record["train"], record["depth"]) == ("head", "stem")
+    kept = load_file(folder / "model.safetensors")
+    assert all(name.startswith(("stem", "head")) for name in kept)
+    assert not recipe_of(folder / "scratch").transfer.depth and record["scratch"]["accuracy"] > 0
+    page = write_report(folder).read_text()
+    assert "a head on the features of stem, without the layers above, as measured" in page
+    assert "tried: a head on the best lower depth" in page
+
+
 @pytest.mark.parametrize("each", [2, 1])
 def test_a_few_images_are_probed_one_by_one(source, tmp_path, each):
     """Two classes: of so few images each is judged by the others; of one alone nothing can be."""
@@ -409,6 +501,51 @@ def test_a_head_is_not_refused_for_layers_that_do_not_train(source, data, tmp_pa
     reason = record_of(folder)["scratch"]["not_compared"]
     assert reason.startswith("optimizer.name = 'lbfgs' needs a loss without noise")
     assert "not compared: optimizer.name" in write_report(folder).read_text()
+
+
+def test_a_head_alone_is_the_penalized_regression_that_the_probe_found_best(
+    source, data, tmp_path, monkeypatch
+):
+    worked_out = []
+    monkeypatch.setattr(setups, "cached", lambda *given: worked_out.append(given) or cached(*given))
+    settings = [{"data": {"validation": 0.0}, "stop": {"monitor": "train.loss"}}]
+    folder = finetune(data, source, "head", settings=settings, out=tmp_path / "run")
+    assert len(worked_out) == 1
+    recipe = recipe_of(folder)
+    l2 = record_of(folder)["depths"][-1]["l2"]
+    assert (recipe.optimizer.name, recipe.loss.label_smoothing, recipe.regularize.l2) == ("lbfgs", 0.0, l2)
+    setup = runs.make_setup(None, data, folder / "recipe.toml")
+    features, targets = setup.feeds["train"].batches.inputs, setup.feeds["train"].batches.targets
+    expected = LogisticRegression(C=1 / (2 * l2 * len(targets)), tol=1e-10, max_iter=10_000)
+    expected.fit(features.double().numpy(), targets.numpy())
+    # Where the search ended, which need not be where the loss without the penalty was least.
+    tensors, state = checkpoint.load_newest(folder / "checkpoints", print)
+    found = setup.whole.get_submodule(setup.head)
+    found.load_state_dict(checkpoint.unflatten(state["model"], tensors))
+    chances = torch.softmax(found(features), 1).detach().numpy()
+    np.testing.assert_allclose(chances, expected.predict_proba(features.numpy()), atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("said", "optimizer", "caches"),
+    [
+        ({"augment": ["shift"]}, "adamw", False),
+        ({"precision": "bf16"}, "adamw", True),
+        ({"data": {"batch_size": 16}}, "adamw", True),
+        ({"regularize": {"dropout": 0.1}}, "adamw", False),
+        ({"regularize": {"max_norm": 3.0}}, "adamw", True),
+        ({"optimizer": {"lr": 0.01}}, "adamw", True),
+        ({"regularize": {"l2": 0.01}}, "lbfgs", True),
+        ({"data": {"validation": 0.2}}, "lbfgs", True),
+        ({"augment": []}, "lbfgs", True),
+    ],
+)
+def test_lbfgs_gives_way_to_what_it_does_not_go_with(source, data, tmp_path, said, optimizer, caches):
+    folder = finetune(data, source, "head", settings=[SHORT, said], out=tmp_path / "run")
+    recipe = recipe_of(folder)
+    asked = said.get("regularize", {}).get("l2")
+    assert recipe.optimizer.name == optimizer and (asked is None or recipe.regularize.l2 == asked)
+    assert ("features" in json.loads((folder / "result.json").read_text())["timing"]) == caches
 
 
 def test_what_a_person_said_of_a_head_stays(source, data, tmp_path):

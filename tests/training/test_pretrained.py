@@ -151,6 +151,7 @@ def test_a_cached_head_reaches_the_logistic_regression(tmp_path):
 WAYS = {
     "cached": (from_zoo(train="head"), {}),
     "head": (from_zoo(train="head"), {"augment": ["shift"]}),
+    "lower": (from_zoo(train="head", depth="stages.stage1"), {}),
     "part": (from_zoo(train="stages.stage2"), {"regularize": {"l2": 1e-3, "max_norm": 2.0}}),
 }
 MEMORY = {"optimizer": {"name": "adamw", "lr": 0.01, "average": 0.9, "weight_decay": 0.1}}
@@ -168,7 +169,8 @@ def test_frozen_parts_stay_bit_identical_and_others_move(tmp_path, way):
     adapt_channels(before, 1, sample=torch.zeros(1, 3, 16, 16))
     before = before.state_dict()
     found = load_file(run.folder / "model.safetensors")
-    assert found.keys() == before.keys()
+    left_out = {name for name in before if way == "lower" and name.startswith("stages.stage2")}
+    assert found.keys() == before.keys() - left_out
     for name, tensor in found.items():
         same = tensor.shape == before[name].shape and torch.equal(tensor, before[name])
         assert same == is_frozen(name, way), name
@@ -335,6 +337,18 @@ def test_a_built_in_recipe_for_another_network_does_not_change_this_one(tmp_path
         ("digits", from_zoo("colours"), ModelError, "no pretrained network 'colours'.*did you mean 'colour'"),
         ("digits", {"model": {"name": "mlp"}}, RecipeError, "model.name = 'mlp': colour, which training"),
         ("digits", {"model": {"width": 16}}, RecipeError, "model.width = 16: colour, which training"),
+        (
+            "digits",
+            from_zoo(depth="stages.stage9"),
+            ModelError,
+            "'stages.stage9'.*its depths are stem, stages.st",
+        ),
+        (
+            "digits",
+            from_zoo("", depth="stem"),
+            RecipeError,
+            "transfer.depth: there are no layers to leave out",
+        ),
         ("digits", from_zoo(body=0.0), RecipeError, "transfer.body"),
         ("digits", from_zoo(decay=1.5), RecipeError, "transfer.decay"),
     ],
@@ -383,9 +397,12 @@ def test_the_pretrained_way_to_prepare_needs_a_source():
 # Afterwards.
 
 
-@pytest.mark.parametrize("way", ["all", *WAYS])
+CUT = from_zoo(depth="stages.stage1", decay=0.5)
+
+
+@pytest.mark.parametrize("way", ["all", "cut", *WAYS])
 def test_the_run_is_used_without_the_network_it_came_from(tmp_path, zoo, way):
-    run = trained(tmp_path / "run", *WAYS.get(way, ()))
+    run = trained(tmp_path / "run", *WAYS.get(way, [CUT] if way == "cut" else ()))
     shutil.rmtree(zoo)
     assert json.loads((run.folder / "pretrained.json").read_text())["name"] == "colour"
     again = load(run.folder)
@@ -413,6 +430,36 @@ def test_the_scores_are_those_of_predict(tmp_path):
     answers = predict(load_predictor(run.folder), setup.dataset.fetch(test))
     right = (answers.argmax(1) == setup.dataset.targets[test]).double().mean().item()
     assert run.result["test"]["accuracy"] == pytest.approx(right, abs=1e-9)
+
+
+def test_a_head_on_a_lower_depth_is_the_logistic_regression_of_its_features(tmp_path):
+    """Of the network's own, worked out here by hand; with the weights of the run's end."""
+    settings = [{"optimizer": {"name": "lbfgs"}, "regularize": {"l2": 0.05}, "stop": {"epochs": 100}}]
+    settings += [{"loss": {"label_smoothing": 0.0}}, from_zoo(train="head", depth="stages.stage1")]
+    run = trained(tmp_path / "run", *settings)
+    setup = setup_of()
+    body = network(COLOUR)
+    adapt_channels(body, 1, sample=torch.zeros(1, 3, 16, 16))
+    items = setup.splits.train
+    with torch.no_grad():
+        raw = setup.dataset.fetch(items).double() / 255
+        maps = body.double().eval().stages.stage1(body.stem((raw - 0.4) / 0.25))
+    head = {name: t.double().requires_grad_() for name, t in last_weights(run.folder).items()}
+    logits = nn.functional.linear(maps.mean((2, 3)), head["weight"], head["bias"])
+    loss = nn.functional.cross_entropy(logits, setup.dataset.targets[items])
+    loss = loss + 0.05 * head["weight"].square().sum()
+    for gradient in torch.autograd.grad(loss, list(head.values())):
+        assert gradient.abs().max() < 1e-4
+
+
+def test_what_is_left_of_a_network_trains_at_rates_by_layer():
+    """The layers above the depth are in no group; the depths below it count down from there."""
+    setup = setup_of(CUT)
+    names = {name for name, _ in setup.model.named_parameters()}
+    assert all(name.startswith(("stem", "stages.stage1", "head")) for name in names)
+    rates = {group["name"]: group["lr"] for group in setup.optimizer.param_groups}
+    assert list(rates) == ["head", "pool", "stem"]
+    assert [rate / rates["head"] for rate in rates.values()] == pytest.approx([1, 0.3, 0.3 * 0.5])
 
 
 # A run as the source.
@@ -453,6 +500,13 @@ def test_runs_that_cannot_be_taken_on(tmp_path, data, settings, message):
     first = runs.train(None, data, settings=[settings, {"stop": {"epochs": 1}}], out=tmp_path / "first")
     with pytest.raises(ModelError, match=message):
         setup_of(from_zoo(str(first.folder)))
+
+
+def test_a_run_with_layers_left_out_is_no_source(tmp_path):
+    run = trained(tmp_path / "cut", CUT)
+    told = "cut is a head on stages.stage1, the layers above left out: start from colour, with the same"
+    with pytest.raises(ModelError, match=told):
+        setup_of(from_zoo(str(run.folder)))
 
 
 @pytest.fixture
@@ -544,6 +598,11 @@ def test_a_language_model_has_no_head_of_its_own(tmp_path, text_run):
     ):
         runs.train(None, tmp_path / "one.txt", settings=settings, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_language_model_has_no_depths_to_put_a_head_on(tmp_path, text_run):
+    with pytest.raises(ModelError, match=r"transfer\.depth = 'blocks': a language model is trained whole"):
+        setup_of(from_zoo(str(text_run), depth="blocks"), data=tmp_path / "one.txt")
 
 
 def test_text_and_images_do_not_mix(tmp_path, text_run):

@@ -256,7 +256,7 @@ def test_a_probe_is_the_same_for_features_of_another_size():
 
 
 def test_features_that_say_nothing_and_classes_that_were_not_seen():
-    """A constant decides nothing, even where it is another in what is judged; an unseen class is a mistake."""
+    """A constant decides nothing, though it be another in what is judged; an unseen class is a mistake."""
     (train, targets), (judged, answers) = blobs(1, 150), blobs(2, 100)
     constant = torch.full((1, 2), 3.3)
     wide = [torch.cat([x, constant.expand(len(x), -1)], 1) for x in (train, judged)]
