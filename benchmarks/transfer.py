@@ -65,10 +65,9 @@ def settings_by_way(pair: Pair, data: Path) -> dict[str, dict[str, Any]]:
     model = {"name": setup.recipe.model.name, **setup.recipe.model.settings}
     size = {"data": {"image_size": setup.recipe.data.image_size}}
     ways: dict[str, dict[str, Any]] = {"scratch": {"model": model, **size}}
-    for how in ("head", "lower", "top", "all"):
+    for how in ("head", "lower", "top", "all", "one rate"):
         way = settings_of(how, setup, found)  # type: ignore[arg-type]
         ways[how] = {**way, "transfer": {**start["transfer"], **way["transfer"]}}
-    ways["one rate"] = {"transfer": {**ways["all"]["transfer"], "body": 1.0}}
     return ways
 
 

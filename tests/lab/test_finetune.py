@@ -106,20 +106,20 @@ def test_what_was_measured_is_recorded(measured, source, data):
     assert [depth["name"] for depth in record["depths"]] == depths(setup.network, sample)
     for depth in record["depths"]:
         assert 1 / 3 < depth["accuracy"] <= 1 and 0 <= depth["similarity"] <= 1
-    assert [way["how"] for way in record["tried"]] == ["head", "top", "all"]
+    assert [way["how"] for way in record["tried"]] == ["head", "top", "all", "one rate"]
     assert record["measuring"] > 0
     best = max(record["depths"], key=lambda depth: depth["accuracy"])
     assert f"{best['accuracy']:.1%} on those of {best['name']}, the best" in told[0]
-    for way, sentence in zip(record["tried"], told[1:4], strict=True):
+    for way, sentence in zip(record["tried"], told[1:5], strict=True):
         assert sentence == f"{way['how']}: {way['accuracy']:.1%} of the held-out items"
-    assert told[5].startswith("from scratch for as long")
+    assert told[6].startswith("from scratch for as long")
 
 
 def test_the_best_on_held_out_items_is_what_is_trained(measured):
     folder, told, _ = measured
     record = record_of(folder)
     best = max(record["tried"], key=lambda way: (way["accuracy"], -way["loss"]))
-    assert told[4] == f"trained: {best['how']}"
+    assert told[5] == f"trained: {best['how']}"
     assert record["train"] == best["train"] == recipe_of(folder).transfer.train
 
 
@@ -189,11 +189,12 @@ def test_a_way_that_was_asked_for(source, data, tmp_path, how):
 @pytest.mark.parametrize(
     ("scores", "taken"),
     [
-        ({"head": (0.9, 1.0), "top": (0.8, 0.1), "all": (0.7, 0.1)}, "head"),
-        ({"head": (0.5, 1.0), "top": (0.8, 0.9), "all": (0.7, 0.1)}, "top"),
-        ({"head": (0.5, 1.0), "top": (0.8, 0.9), "all": (0.81, 2.0)}, "all"),
-        ({"head": (0.8, 0.5), "top": (0.8, 0.4), "all": (0.8, 0.6)}, "top"),
-        ({"head": (0.0, float("inf")), "top": (0.0, float("inf")), "all": (0.3, 1.0)}, "all"),
+        ([(0.9, 1.0), (0.8, 0.1), (0.7, 0.1), (0.8, 0.1)], "head"),
+        ([(0.5, 1.0), (0.8, 0.9), (0.7, 0.1), (0.6, 0.1)], "top"),
+        ([(0.5, 1.0), (0.8, 0.9), (0.81, 2.0), (0.7, 0.1)], "all"),
+        ([(0.5, 1.0), (0.8, 0.9), (0.81, 2.0), (0.82, 3.0)], "one rate"),
+        ([(0.8, 0.5), (0.8, 0.4), (0.8, 0.6), (0.8, 0.5)], "top"),
+        ([(0.0, float("inf")), (0.0, float("inf")), (0.3, 1.0), (0.0, float("inf"))], "all"),
     ],
 )
 def test_auto_takes_the_candidate_with_the_best_held_out_accuracy(
@@ -202,7 +203,10 @@ def test_auto_takes_the_candidate_with_the_best_held_out_accuracy(
     """Of equal ones that with the least loss."""
 
     def made_up(ways, *_, **__):
-        return [advice.Candidate(how, way["transfer"]["train"], "", *scores[how]) for how, way in ways]
+        return [
+            advice.Candidate(how, way["transfer"]["train"], "", way["transfer"].get("body", 0.3), *score)
+            for (how, way), score in zip(ways, scores, strict=True)
+        ]
 
     monkeypatch.setattr(advice, "test", made_up)
     monkeypatch.setattr(FINETUNE, "_from_scratch", lambda *_: {})
@@ -210,7 +214,8 @@ def test_auto_takes_the_candidate_with_the_best_held_out_accuracy(
     record = record_of(folder)
     (way,) = (way for way in record["tried"] if way["how"] == taken)
     assert record["train"] == way["train"] == recipe_of(folder).transfer.train
-    assert [each["accuracy"] for each in record["tried"]] == [score for score, _ in scores.values()]
+    assert record["body"] == way["body"] == recipe_of(folder).transfer.body
+    assert [each["accuracy"] for each in record["tried"]] == [score for score, _ in scores]
 
 
 def test_what_a_person_said_of_the_layers_is_not_tried_against(source, data, tmp_path, monkeypatch):
@@ -270,23 +275,26 @@ def knows(name, accuracy):
 @pytest.mark.parametrize(
     ("settings", "last", "listed"),
     [
-        ({}, 0.7, ["head", "lower", "top", "all"]),
-        ({}, 0.8, ["head", "top", "all"]),
-        ({"transfer": {"depth": "stages.stage1"}}, 0.7, ["head", "top", "all"]),
+        ({}, 0.7, ["head", "lower", "top", "all", "one rate"]),
+        ({}, 0.8, ["head", "top", "all", "one rate"]),
+        ({"transfer": {"depth": "stages.stage1"}}, 0.7, ["head", "top", "all", "one rate"]),
+        ({"transfer": {"body": 0.5}}, 0.7, ["head", "lower", "top", "all"]),
+        ({"transfer": {"decay": 0.5}}, 0.8, ["head", "top", "all"]),
     ],
 )
 def test_a_lower_depth_is_an_entry_where_it_knows_more_than_the_last(source, data, settings, last, listed):
-    """And where nobody said which to take."""
+    """And where nobody said which to take; likewise one rate for all layers."""
     setup = runs.make_setup(None, data, "finetune", settings=[from_source(source), settings])
     before = {name: tensor.clone() for name, tensor in setup.network.state_dict().items()}
-    assert advice.entries(setup, [knows("stem", 0.8), knows("pool", last)]) == listed
+    assert advice.entries(setup, [knows("stem", 0.8), knows("pool", last)], settings) == listed
     after = setup.network.state_dict()
     assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
 
 
 def test_a_depth_that_no_head_can_be_put_on_is_no_entry(source, data):
     setup = runs.make_setup(None, data, "finetune", settings=[from_source(source)])
-    assert advice.entries(setup, [knows("stages.stage9", 0.8), knows("pool", 0.7)]) == ["head", "top", "all"]
+    found = [knows("stages.stage9", 0.8), knows("pool", 0.7)]
+    assert advice.entries(setup, found, {}) == ["head", "top", "all", "one rate"]
 
 
 def test_a_head_on_the_lower_depth_that_knows_most(source, data, tmp_path, monkeypatch):
@@ -302,11 +310,12 @@ def test_a_head_on_the_lower_depth_that_knows_most(source, data, tmp_path, monke
     monkeypatch.setattr(advice, "test", preferred)
     told = []
     folder = finetune(data, source, settings=[SHORT], out=tmp_path / "run", tell=told.append)
-    assert [(way.how, way.train, way.depth) for way in tried] == [
-        ("head", "head", ""),
-        ("lower", "head", "stem"),
-        ("top", "stages.stage1.block1", ""),
-        ("all", "all", ""),
+    assert [(way.how, way.train, way.depth, way.body) for way in tried] == [
+        ("head", "head", "", 0.3),
+        ("lower", "head", "stem", 0.3),
+        ("top", "stages.stage1.block1", "", 0.3),
+        ("all", "all", "", 0.3),
+        ("one rate", "all", "", 1.0),
     ]
     assert all(way.accuracy > 1 / 3 for way in tried)
     recipe, record = recipe_of(folder), record_of(folder)
@@ -589,7 +598,7 @@ def test_a_recipe_that_starts_from_nothing_says_nothing_of_layers(source, data, 
     }
     assert 'train = "all"' in text
     folder = finetune(data, source, recipe=kept, settings=[SHORT], out=tmp_path / "auto")
-    assert len(record_of(folder)["tried"]) == 3
+    assert len(record_of(folder)["tried"]) == 4
 
 
 def test_all_layers_are_a_way_that_can_be_asked_for(source, data, tmp_path):

@@ -16,7 +16,7 @@ _TRIED = (
     "Each way was trained for a while, and judged on held-out items: 30 % of the training part, or the "
     "validation part where the data have one. "
     "The table of advice: little data and alike, the head; little and different, a head on a lower depth; "
-    "more data, more of the layers."
+    "more data, more of the layers, and the less alike, the nearer their rates."
 )
 _TOLD = ("training items", "trained", "rate of the pretrained layers", "from scratch")
 WAYS = {
@@ -24,6 +24,7 @@ WAYS = {
     "lower": "a head on the best lower depth",
     "top": "the layers above the best depth",
     "all": "all layers",
+    "one rate": "all layers, at one rate",
 }
 
 

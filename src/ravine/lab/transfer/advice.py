@@ -17,7 +17,7 @@ from ...transfer.depths import levels
 from ..fleet.fleet import Fleet
 from .probes import Depth
 
-How = Literal["head", "lower", "top", "all"]
+How = Literal["head", "lower", "top", "all", "one rate"]
 
 # A candidate trains for so many steps, or for all the epochs it would have, on what is left of the training
 # part when this share is held out to judge it.
@@ -41,9 +41,10 @@ class Candidate:
 
     Attributes:
         how: the head alone, on the last features or on those of the lower depth that knows most; the layers
-            above that depth; or all.
+            above that depth; or all, the pretrained ones at a lower rate or at the head's.
         train: the same, as `transfer.train` has it.
         depth: likewise, as `transfer.depth`.
+        body: likewise, as `transfer.body`.
         accuracy: on held-out items.
         loss: likewise.
     """
@@ -51,6 +52,7 @@ class Candidate:
     how: How
     train: str
     depth: str
+    body: float
     accuracy: float
     loss: float
 
@@ -60,21 +62,40 @@ def best_below(found: Sequence[Depth]) -> Depth:
     return max(found[:-1] or found, key=lambda depth: depth.accuracy)
 
 
-def entries(setup: Setup, found: Sequence[Depth]) -> list[How]:
+def entries(setup: Setup, found: Sequence[Depth], said: Layer) -> list[How]:
     """The entries of the table of advice that are worth trying.
 
     A linear classifier on a lower depth is one of them where the probe there does better than on the last
-    features, and where the network can be cut at it.
+    features, and where the network can be cut at it. What a person said of depth or rates is not tried
+    against.
+
+    Args:
+        setup: of the network to start from.
+        found: its probes.
+        said: the settings of a person.
     """
+    transfer = said.get("transfer", {})
+    lower = "depth" not in transfer and _can_be_lower(setup, found)
+    listed: dict[How, bool] = {
+        "head": True,
+        "lower": lower,
+        "top": True,
+        "all": True,
+        "one rate": not transfer.keys() & {"body", "decay"},
+    }
+    return [how for how, tried in listed.items() if tried]
+
+
+def _can_be_lower(setup: Setup, found: Sequence[Depth]) -> bool:
     best = best_below(found)
-    if setup.recipe.transfer.depth or best.accuracy <= found[-1].accuracy:
-        return ["head", "top", "all"]
+    if best.accuracy <= found[-1].accuracy:
+        return False
     assert setup.preprocessing is not None
     try:
         headed(copy.deepcopy(setup.network), setup.preprocessing.output_shape, 1, best.name)
     except ModelError:
-        return ["head", "top", "all"]
-    return ["head", "lower", "top", "all"]
+        return False
+    return True
 
 
 def is_quiet(said: Layer) -> bool:
@@ -91,11 +112,14 @@ def settings_of(how: How, setup: Setup, found: Sequence[Depth]) -> Layer:
     - lower: one on the features of the depth below that tell the classes apart best.
     - top: frozen up to the depth whose features tell the classes apart best, and never all but the head.
     - all: every layer, the pretrained ones at a lower rate.
+    - one rate: every layer at the head's rate, for data that are quite different.
     """
     if how == "head":
         return {**HEAD_ALONE, "regularize": {"l2": found[-1].l2}}
     if how == "all":
         return {"transfer": {"train": "all"}}
+    if how == "one rate":
+        return {"transfer": {"train": "all", "body": 1.0}}
     best = best_below(found)
     if how == "lower":
         cut = {"train": "head", "depth": best.name}
@@ -144,13 +168,13 @@ def test(
             fleet.signum, "stopped while the ways were tried; there is nothing to keep yet"
         ) from None
     candidates = []
-    for (how, way), member in zip(ways, fleet.members, strict=True):
+    for (how, _), member in zip(ways, fleet.members, strict=True):
         row = max(member.rows, key=lambda row: -row["validation.loss"], default=None)
         accuracy, loss = (
             (0.0, float("inf")) if row is None else (row["validation.accuracy"], row["validation.loss"])
         )
-        transfer = way["transfer"]
-        candidates.append(Candidate(how, transfer["train"], transfer.get("depth", ""), accuracy, loss))
+        told = member.setup.recipe.transfer
+        candidates.append(Candidate(how, told.train, told.depth, told.body, accuracy, loss))
     return candidates
 
 

@@ -266,9 +266,8 @@ def _decided(
         return found, [], _as_said(advice.settings_of(how, setup, found), said)
     if _train_of(said):
         return found, [], {}
-    ways = {
-        each: _as_said(advice.settings_of(each, setup, found), said) for each in advice.entries(setup, found)
-    }
+    each_way = advice.entries(setup, found, merge(said))
+    ways = {each: _as_said(advice.settings_of(each, setup, found), said) for each in each_way}
     epochs = advice.epochs_of(setup)
     tried = advice.test([*ways.items()], data, recipe, chosen, epochs, trust=trust)
     for candidate in tried:
