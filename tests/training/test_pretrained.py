@@ -15,7 +15,7 @@ from torch import nn
 
 from ravine.errors import Interrupted, ModelError, RecipeError, TrustError
 from ravine.models import make
-from ravine.training import checkpoint
+from ravine.training import checkpoint, pretrained
 from ravine.training import run as runs
 from ravine.training.export import export
 from ravine.training.load import load, load_predictor
@@ -312,6 +312,18 @@ def test_a_new_head_for_the_classes_and_the_rest_as_it_was(tmp_path):
     for name in before.keys() - {"head.weight", "head.bias"}:
         assert torch.equal(found[name], before[name]), name
     assert setup.recipe.model.name == "resnet" and list(setup.recipe.model.settings["blocks"]) == [1, 1]
+
+
+def test_statistics_follow_as_fast_as_torchs_do(monkeypatch):
+    """Slower ones would not keep up in a short training; faster ones, and plain means, stay as they are."""
+    opened = pretrained.open_source("colour")
+    norms = [module for module in opened.module.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm, momentum in zip(norms, (0.001, 0.3, None), strict=False):
+        norm.momentum = momentum
+    monkeypatch.setattr(pretrained, "open_source", lambda source: opened)
+    setup = setup_of()
+    found = [module.momentum for module in setup.model.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert found == [0.1, 0.3, None, *[0.1] * (len(norms) - 3)]
 
 
 def test_a_built_in_recipe_for_another_network_does_not_change_this_one(tmp_path):

@@ -18,8 +18,8 @@ _BLOCKS = (
     *((1024, 2), (1024, 1)),
 )
 _STEM = 32
-# As in the networks that were published, by TensorFlow: its momentum is the share that stays.
-_EPSILON, _MOMENTUM = 1e-3, 0.01
+# As in the networks that were published.
+_EPSILON = 1e-3
 
 
 @register("model", "mobilenet", "depthwise and pointwise convolutions in turn", source="Howard et al. 2017")
@@ -102,7 +102,7 @@ def _convolution(inputs: int, outputs: int, size: int, stride: int, groups: int 
     return nn.Sequential(
         OrderedDict(
             conv=conv,
-            norm=nn.BatchNorm2d(outputs, eps=_EPSILON, momentum=_MOMENTUM),
+            norm=nn.BatchNorm2d(outputs, eps=_EPSILON),
             activation=nn.ReLU6(),
         )
     )

@@ -28,6 +28,9 @@ from .settings import PRETRAINED, defaults
 # Photographs are brought to the network's size, up to this: at 224 pixels a step takes three times as long.
 LARGEST_SIDE = 128
 
+# Share of the newest batch in batch normalization's statistics, torch's default.
+_MOMENTUM = 0.1
+
 HEAD, ALL = "head", "all"
 """What `transfer.train` says besides the name of a module."""
 
@@ -155,6 +158,7 @@ def fitted(
         if depth:
             raise ModelError(f"transfer.depth = {depth!r}: a language model is trained whole; leave it out")
         return _with_vocabulary(card, module, classes), ""
+    _hasten(module)
     sample = torch.zeros(2, *card.shape)
     head = find_head(module, sample)
     if shape[0] != card.shape[0]:
@@ -165,6 +169,17 @@ def fitted(
     if depth:
         return module, headed(module, shape, outputs, depth)
     return module, replace_head(module, outputs, at=head)
+
+
+def _hasten(module: nn.Module) -> None:
+    """Let statistics follow as fast as torch's do by default.
+
+    Those of a network that was made for weeks of training follow slowly: at the end of a short one they
+    would still be half of the old weights'.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.momentum is not None:
+            layer.momentum = max(layer.momentum, _MOMENTUM)
 
 
 def headed(module: nn.Module, shape: tuple[int, ...], outputs: int, depth: str) -> str:
