@@ -119,7 +119,7 @@ def test_the_best_on_held_out_items_is_what_is_trained(measured):
     folder, told, _ = measured
     record = record_of(folder)
     best = max(record["tried"], key=lambda way: (way["accuracy"], -way["loss"]))
-    assert told[5] == f"trained: {best['how']}"
+    assert told[5].startswith(f"trained: {best['how']}")
     assert record["train"] == best["train"] == recipe_of(folder).transfer.train
 
 
@@ -286,15 +286,20 @@ def test_a_lower_depth_is_an_entry_where_it_knows_more_than_the_last(source, dat
     """And where nobody said which to take; likewise one rate for all layers."""
     setup = runs.make_setup(None, data, "finetune", settings=[from_source(source), settings])
     before = {name: tensor.clone() for name, tensor in setup.network.state_dict().items()}
-    assert advice.entries(setup, [knows("stem", 0.8), knows("pool", last)], settings) == listed
+    assert advice.entries(setup, [knows("stem", 0.8), knows("pool", last)], settings, print) == listed
     after = setup.network.state_dict()
     assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
 
 
-def test_a_depth_that_no_head_can_be_put_on_is_no_entry(source, data):
+def test_a_depth_that_no_head_can_be_put_on_is_no_entry(source, data, monkeypatch):
+    def refused(*_):
+        raise ModelError("no head can be put on the features of stem: what lies between changes them")
+
     setup = runs.make_setup(None, data, "finetune", settings=[from_source(source)])
-    found = [knows("stages.stage9", 0.8), knows("pool", 0.7)]
-    assert advice.entries(setup, found, {}) == ["head", "top", "all", "one rate"]
+    found, told = [knows("stem", 0.8), knows("pool", 0.7)], []
+    monkeypatch.setattr(advice, "headed", refused)
+    assert advice.entries(setup, found, {}, told.append) == ["head", "top", "all", "one rate"]
+    assert told == ["not tried: no head can be put on the features of stem: what lies between changes them"]
 
 
 def test_a_head_on_the_lower_depth_that_knows_most(source, data, tmp_path, monkeypatch):
@@ -319,14 +324,16 @@ def test_a_head_on_the_lower_depth_that_knows_most(source, data, tmp_path, monke
     ]
     assert all(way.accuracy > 1 / 3 for way in tried)
     recipe, record = recipe_of(folder), record_of(folder)
-    assert (recipe.transfer.train, recipe.transfer.depth) == ("head", "stem") and "trained: lower" in told
+    assert (recipe.transfer.train, recipe.transfer.depth) == ("head", "stem") and (
+        "trained: lower, as --how head --set transfer.depth=stem asks for" in told
+    )
     assert (recipe.optimizer.name, recipe.regularize.l2) == ("lbfgs", 1e-3)
     assert (record["train"], record["depth"]) == ("head", "stem")
     kept = load_file(folder / "model.safetensors")
     assert all(name.startswith(("stem", "head")) for name in kept)
     assert not recipe_of(folder / "scratch").transfer.depth and record["scratch"]["accuracy"] > 0
     page = write_report(folder).read_text()
-    assert "a head on the features of stem, without the layers above, as measured" in page
+    assert "the new head alone, without the layers above stem, as measured" in page
     assert "tried: a head on the best lower depth" in page
 
 
@@ -506,10 +513,11 @@ def test_a_head_is_not_refused_for_layers_that_do_not_train(source, data, tmp_pa
         data, source, "head", recipe="default", settings=settings, out=tmp_path / "run", tell=told.append
     )
     assert recipe_of(folder).optimizer.name == "lbfgs" and record_of(folder)["train"] == "head"
-    assert told[-1].startswith("not compared: from scratch, the recipe has 2 mistakes:")
-    reason = record_of(folder)["scratch"]["not_compared"]
-    assert reason.startswith("optimizer.name = 'lbfgs' needs a loss without noise")
-    assert "not compared: optimizer.name" in write_report(folder).read_text()
+    scratch = record_of(folder)["scratch"]
+    assert told[-1] == f"from scratch by the recipe finetune, as {scratch['as']}"
+    assert scratch["as"].startswith("optimizer.name = 'lbfgs' needs a loss without noise")
+    assert recipe_of(folder / "scratch").optimizer.name == "adamw" and scratch["accuracy"] > 0
+    assert "by the recipe finetune, as optimizer.name = " in write_report(folder).read_text()
 
 
 def test_a_head_alone_is_the_penalized_regression_that_the_probe_found_best(
@@ -547,6 +555,10 @@ def test_a_head_alone_is_the_penalized_regression_that_the_probe_found_best(
         ({"regularize": {"l2": 0.01}}, "lbfgs", True),
         ({"data": {"validation": 0.2}}, "lbfgs", True),
         ({"augment": []}, "lbfgs", True),
+        ({"precision": "fp32"}, "lbfgs", True),
+        ({"regularize": {"dropout": 0.0, "max_norm": 0.0}}, "lbfgs", True),
+        ({"predict": {"average": "flip"}}, "adamw", False),
+        ({"transfer": {"cache": False}}, "lbfgs", False),
     ],
 )
 def test_lbfgs_gives_way_to_what_it_does_not_go_with(source, data, tmp_path, said, optimizer, caches):
@@ -555,6 +567,32 @@ def test_lbfgs_gives_way_to_what_it_does_not_go_with(source, data, tmp_path, sai
     asked = said.get("regularize", {}).get("l2")
     assert recipe.optimizer.name == optimizer and (asked is None or recipe.regularize.l2 == asked)
     assert ("features" in json.loads((folder / "result.json").read_text())["timing"]) == caches
+
+
+def test_what_a_person_said_of_a_section_leaves_the_rest_of_it(source, data, tmp_path):
+    said = {"stop": {"patience": 3}, "loss": {"class_weights": "balanced"}, "regularize": {"l1": 1e-4}}
+    folder = finetune(data, source, "head", settings=[said], out=tmp_path / "run")
+    recipe, l2 = recipe_of(folder), record_of(folder)["depths"][-1]["l2"]
+    assert (recipe.stop.epochs, recipe.stop.patience) == (200, 3)
+    assert (recipe.loss.label_smoothing, recipe.loss.class_weights) == (0.0, "balanced")
+    assert (recipe.regularize.l1, recipe.regularize.l2) == (1e-4, l2)
+
+
+@pytest.mark.parametrize("how", ["auto", "head", "all"])
+@pytest.mark.parametrize("name", ["regularize", "data", "transfer"])
+def test_a_section_that_is_none(source, data, tmp_path, how, name):
+    with pytest.raises(RecipeError, match=name):
+        finetune(data, source, how, settings=[SHORT, {name: 3}], out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_part_of_a_network_is_compared_with_a_whole_one_by_seconds(source, data, tmp_path, monkeypatch):
+    """Epochs of both do not take as long."""
+    monkeypatch.setattr(FINETUNE, "seconds_in_turn", lambda members: 1e6)
+    settings = [SHORT, {"transfer": {"depth": "stem"}}]
+    folder = finetune(data, source, "all", settings=settings, out=tmp_path / "run")
+    assert record_of(folder)["depth"] == "stem" and record_of(folder)["scratch"]["epochs"] == 1
+    assert "all layers, without the layers above stem" in write_report(folder).read_text()
 
 
 def test_what_a_person_said_of_a_head_stays(source, data, tmp_path):

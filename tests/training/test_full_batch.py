@@ -19,6 +19,7 @@ from ravine.training import checkpoint, full_batch, quiet, signals
 from ravine.training import loop as loops
 from ravine.training import run as runs
 from ravine.training.own_optimizers import own_optimizer
+from ravine.transfer import freeze
 
 NAMES = ("lbfgs", "bfgs", "newton")
 LINEAR = {"model": {"name": "linear"}, "stop": {"epochs": 12, "patience": 0}}
@@ -151,6 +152,20 @@ def test_noise_in_a_network_of_ones_own_is_found_and_the_network_left_as_it_was(
     assert not any(module.training for module in model.modules())
     assert torch.equal(torch.get_rng_state(), state)
     model.train()
+
+
+def test_frozen_layers_are_not_noisy_and_those_that_train_are():
+    """Frozen layers stay in evaluation mode, whatever the rest is in."""
+    model = nn.Sequential(
+        *(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Dropout(0.1), nn.Linear(4, 4)),
+        *(nn.BatchNorm1d(4), nn.Linear(4, 3)),
+    )
+    freeze(model, until="3")
+    _, problem = problems_of(model, batches(), settings=[full()])
+    assert problem.startswith("batch normalization in '4': ")
+    freeze(model)
+    assert runs.make_setup(model, batches(), settings=[full()]).noise == []
+    assert model.training and not model[1].training and not model[2].training
 
 
 def test_a_network_of_two_precisions_is_refused_as_a_mistake():

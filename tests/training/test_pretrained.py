@@ -353,7 +353,13 @@ def test_a_built_in_recipe_for_another_network_does_not_change_this_one(tmp_path
             "digits",
             from_zoo(depth="stages.stage9"),
             ModelError,
-            "'stages.stage9'.*its depths are stem, stages.st",
+            "no depth 'stages.stage9'; it has stem, stages.st",
+        ),
+        (
+            "digits",
+            from_zoo(depth="stages.stage1", train="stages.stage2"),
+            ModelError,
+            "transfer.train: stages.stage2 is left out above transfer.depth = 'stages.stage1'",
         ),
         (
             "digits",

@@ -66,10 +66,9 @@ def _rows(run: Run) -> Iterator[tuple[str, str]]:
     if told["train"] != "head":
         yield "rate of the pretrained layers", f"{told['body']:g} of the head's"
     scratch = told.get("scratch") or {}
-    if reason := scratch.get("not_compared"):
-        yield "from scratch", f"not compared: {reason}"
-    elif scratch:
-        yield "from scratch", _against(run, scratch)
+    if scratch:
+        other = f"; by the recipe {scratch['by']}, as {scratch['as']}" if "by" in scratch else ""
+        yield "from scratch", f"{_against(run, scratch)}{other}"
 
 
 def _described(card: Mapping[str, Any]) -> str:
@@ -79,9 +78,8 @@ def _described(card: Mapping[str, Any]) -> str:
 
 def _ways(told: Mapping[str, Any]) -> str:
     train, depth = str(told["train"]), told.get("depth")
-    if depth and train == "head":
-        return f"a head on the features of {depth}, without the layers above"
-    return WAYS.get(train, f"{train} and what follows it")
+    way = WAYS.get(train, f"{train} and what follows it")
+    return f"{way}, without the layers above {depth}" if depth else way
 
 
 def _against(run: Run, scratch: Mapping[str, Any]) -> str:

@@ -186,15 +186,17 @@ def headed(module: nn.Module, shape: tuple[int, ...], outputs: int, depth: str) 
     """Put a new head on a depth of a network, whose name is returned.
 
     Raises:
-        ModelError: as `transfer.truncate`.
+        ModelError: there is no such depth; or as `transfer.truncate`.
     """
     sample = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    sample = sample.to(next(module.parameters()).device)
     try:
         return truncate(module, depth, outputs, sample=sample)
     except ModelError as error:
-        raise ModelError(
-            f"transfer.depth: {error}; its depths are {', '.join(depths(module, sample))}"
-        ) from error
+        if depth in (known := depths(module, sample)):
+            raise
+        told = f"transfer.depth: the network has no depth {depth!r}; it has {', '.join(known)}"
+        raise ModelError(told) from error
 
 
 def _require_makeable(card: Card, shape: tuple[int, ...], outputs: int) -> None:
@@ -240,6 +242,10 @@ def frozen(recipe: Recipe, model: nn.Module, head: str, sample: Tensor) -> None:
             "transfer.train = 'head': a language model's head is its embedding, too; train 'all'"
         )
     freeze(model, until=head if first == HEAD else first, sample=sample)
+    if first != HEAD and recipe.transfer.depth and not any(model.get_submodule(first).parameters()):
+        raise ModelError(
+            f"transfer.train: {first} is left out above transfer.depth = {recipe.transfer.depth!r}"
+        )
 
 
 def groups(recipe: Recipe, model: nn.Module, sample: Tensor) -> list[dict[str, Any]]:

@@ -304,6 +304,12 @@ def _value(text: str) -> Any:
         return float(text) if re.fullmatch(r"[+-]?(\d+\.|\.\d+)([eE][+-]?\d+)?", text) else text
 
 
+def section(layer: Layer, name: str) -> Mapping[str, Any]:
+    """What a layer says of a section; nothing where that is no dictionary, which `validate` refuses."""
+    said = layer.get(name)
+    return said if isinstance(said, Mapping) else {}
+
+
 def merge(layers: Sequence[Layer]) -> dict[str, Any]:
     """One dictionary out of layers; a later layer wins, key by key.
 

@@ -65,20 +65,20 @@ def truncate(model: nn.Module, depth: str, classes: int, *, sample: Tensor) -> s
     # Features of both signs, which an activation would change whatever those of the sample are.
     handed = torch.randn(len(wanted), wanted.shape[1], generator=torch.Generator().manual_seed(0))
     handed = handed.view([1 if at in dims else size for at, size in enumerate(given.shape)]).to(old.weight)
-    for name, module in before.items():
-        after = _tried(module, handed)
-        hands_on: nn.Module = nn.Identity() if after is None else module
-        if dims and name == following[0]:
-            hands_on = Mean(dims) if after is None else nn.Sequential(Mean(dims), module)
-        put(model, name, hands_on)
-        handed = handed if after is None else after
-    put(model, head, new_head(old, classes, wanted.shape[1]))
     try:
+        for name, module in before.items():
+            after = _tried(module, handed)
+            hands_on: nn.Module = nn.Identity() if after is None else module
+            if dims and name == following[0]:
+                hands_on = Mean(dims) if after is None else nn.Sequential(Mean(dims), module)
+            put(model, name, hands_on)
+            handed = handed if after is None else after
+        put(model, head, new_head(old, classes, wanted.shape[1]))
         run(model, sample)
         found = inputs_of(model, [sample], head).flatten(1).cpu()
         if found.shape != wanted.shape or not torch.allclose(found, wanted, rtol=1e-4, atol=1e-5):
             raise ModelError("what lies between changes them")
-    except ModelError as error:
+    except Exception as error:  # what looks into a module that is not there any more may fail in any way
         for name, module in {**before, head: old}.items():
             put(model, name, module)
         raise ModelError(f"no head can be put on the features of {depth}: {error}") from error
@@ -103,7 +103,7 @@ def _tried(module: nn.Module, features: Tensor) -> Tensor | None:
     with evaluating(module), torch.no_grad():
         try:
             given = module(features)
-        except (RuntimeError, ValueError, TypeError, IndexError):
+        except Exception:  # noqa: BLE001 - it was not made for features such as these
             return None
     alike = isinstance(given, Tensor) and given.numel() == features.numel()
     return given if alike and torch.equal(given.flatten(), features.flatten()) else None

@@ -1,7 +1,7 @@
 """Which layers to train: the table of advice (T29), its entries tested on the data at hand."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,7 +9,7 @@ import torch
 
 from ...errors import Interrupted, ModelError
 from ...training.pretrained import headed
-from ...training.recipe import Layer, merge
+from ...training.recipe import Layer, merge, section
 from ...training.run import RecipeLike
 from ...training.setup import Setup
 from ...training.signals import StopNow
@@ -29,7 +29,7 @@ HEAD_ALONE: Layer = {
     "transfer": {"train": "head"},
     "optimizer": {"name": "lbfgs"},
     "loss": {"label_smoothing": 0.0},
-    "stop": {"epochs": 200},
+    "stop": {"effort": 1.0},
 }
 # The same where a person wants other steps. Without augmentation the features are worked out once.
 BY_STEPS: Layer = {"augment": [], "precision": "fp32"}
@@ -62,7 +62,7 @@ def best_below(found: Sequence[Depth]) -> Depth:
     return max(found[:-1] or found, key=lambda depth: depth.accuracy)
 
 
-def entries(setup: Setup, found: Sequence[Depth], said: Layer) -> list[How]:
+def entries(setup: Setup, found: Sequence[Depth], said: Layer, tell: Callable[[str], None]) -> list[How]:
     """The entries of the table of advice that are worth trying.
 
     A linear classifier on a lower depth is one of them where the probe there does better than on the last
@@ -73,9 +73,10 @@ def entries(setup: Setup, found: Sequence[Depth], said: Layer) -> list[How]:
         setup: of the network to start from.
         found: its probes.
         said: the settings of a person.
+        tell: called with a sentence where no head can be put on that depth.
     """
-    transfer = said.get("transfer", {})
-    lower = "depth" not in transfer and _can_be_lower(setup, found)
+    transfer = section(said, "transfer")
+    lower = "depth" not in transfer and _can_be_lower(setup, found, tell)
     listed: dict[How, bool] = {
         "head": True,
         "lower": lower,
@@ -86,23 +87,33 @@ def entries(setup: Setup, found: Sequence[Depth], said: Layer) -> list[How]:
     return [how for how, tried in listed.items() if tried]
 
 
-def _can_be_lower(setup: Setup, found: Sequence[Depth]) -> bool:
+def _can_be_lower(setup: Setup, found: Sequence[Depth], tell: Callable[[str], None]) -> bool:
     best = best_below(found)
     if best.accuracy <= found[-1].accuracy:
         return False
     assert setup.preprocessing is not None
     try:
         headed(copy.deepcopy(setup.network), setup.preprocessing.output_shape, 1, best.name)
-    except ModelError:
+    except ModelError as error:
+        tell(f"not tried: {error}")
         return False
     return True
 
 
 def is_quiet(said: Layer) -> bool:
-    """Whether a person's settings leave L-BFGS what it needs: the choice of it, and a loss without noise."""
-    noise = said.get("regularize", {}).keys() - {"l1", "l2"}
-    batches = said.get("data", {}).keys() & {"batch_size"}
-    return not ("optimizer" in said or said.get("augment") or noise or batches or "precision" in said)
+    """Whether a person's settings leave L-BFGS what it needs.
+
+    The choice of it, a loss without noise, and features that are worked out once for its many steps.
+    """
+    refused = {key for key, value in section(said, "regularize").items() if value} - {"l1", "l2"}
+    return (
+        "optimizer" not in said
+        and not said.get("augment")
+        and not refused
+        and "batch_size" not in section(said, "data")
+        and said.get("precision", "fp32") == "fp32"
+        and section(said, "predict").get("average", "expectation") == "expectation"
+    )
 
 
 def settings_of(how: How, setup: Setup, found: Sequence[Depth]) -> Layer:
@@ -159,7 +170,8 @@ def test(
         Interrupted: SIGINT or SIGTERM came.
     """
     held_out = {"data": {"validation": HELD_OUT}}
-    short = [merge([{"stop": {"epochs": epochs}}, way]) for _, way in ways]
+    # L-BFGS ends by itself.
+    short = [way if "optimizer" in way else merge([{"stop": {"epochs": epochs}}, way]) for _, way in ways]
     fleet = Fleet(None, data, short, recipe, settings=[*settings, held_out], trust=trust)
     try:
         fleet.run()

@@ -13,7 +13,7 @@ from ...registry import names
 from ...training import run
 from ...training.pretrained import ALL, HEAD, located
 from ...training.progress import Progress
-from ...training.recipe import Layer, merge
+from ...training.recipe import Layer, merge, section
 from ...training.run_folder import RunFolder
 from ...training.settings import PRETRAINED
 from ...training.setup import Setup
@@ -28,6 +28,11 @@ RECORD, SCRATCH = "transfer.json", "scratch"
 
 Asked = Literal["auto", "head", "top", "all"]
 
+# How a person asks for what has no name of its own.
+_SETTINGS = {
+    "lower": ", as --how head --set transfer.depth={} asks for",
+    "one rate": ", as --how all --set transfer.body=1 asks for",
+}
 _SAID = {"source": "--from", "asked": "--how", "settings": "settings"}
 
 
@@ -122,7 +127,7 @@ def _begun(source: str, how: Asked, recipe: run.RecipeLike, settings: Sequence[L
 
 def _chosen(source: str, how: Asked, said: Sequence[Layer], settings: Sequence[Layer]) -> list[Layer]:
     """What a person said, as settings; what they said twice is refused."""
-    sources = [layer["transfer"]["source"] for layer in said if layer.get("transfer", {}).get("source")]
+    sources = [named for layer in said if (named := section(layer, "transfer").get("source"))]
     if sources and located(sources[-1]) != located(source):
         raise RecipeError([f"transfer.source: --from {source} says it, too; give one of them"])
     if how != "auto" and (_train_of(settings) or _train_of(said) not in ("", how)):
@@ -136,7 +141,7 @@ def _spoken(recipe: run.RecipeLike) -> list[Layer]:
     """What a person's recipe says; that of a run from scratch says nothing of the layers to train."""
     return [
         {key: value for key, value in layer.items() if key != "transfer" or value.get("source")}
-        if layer.get("transfer", {}).get("train") == ALL
+        if section(layer, "transfer").get("train") == ALL
         else layer
         for layer in run.layers_of(recipe)[1]
     ]
@@ -144,15 +149,16 @@ def _spoken(recipe: run.RecipeLike) -> list[Layer]:
 
 def _train_of(layers: Sequence[Layer]) -> str:
     """What settings say of the layers to train; empty where they say nothing."""
-    return str(merge(layers).get("transfer", {}).get("train", ""))
+    return str(section(merge(layers), "transfer").get("train", ""))
 
 
 def _as_said(way: Layer, said: Sequence[Layer]) -> Layer:
-    """A way's settings, but for those that a person gave, and what does not go with these."""
+    """A way's settings, with those that a person gave in their place, and without what these do not allow."""
     given = merge(said)
     if way["transfer"]["train"] == HEAD and not advice.is_quiet(given):
         way = {**advice.BY_STEPS, "transfer": way["transfer"]}
-    return {key: value for key, value in way.items() if key == "transfer" or key not in given}
+    own = {key: value for key, value in given.items() if key in way and key != "transfer"}
+    return merge([way, own])
 
 
 def _refuse_other(place: Path, begun: Mapping[str, Any]) -> bool:
@@ -235,8 +241,11 @@ def _compare(
     try:
         found = _from_scratch(setup, data, recipe, settings, place, seconds, trust)
     except RecipeError as error:  # of what a frozen body may have, and one that trains may not
-        tell(f"not compared: from scratch, {error}")
-        found = {"not_compared": "; ".join(error.problems)}
+        reason = "; ".join(error.problems)
+        tell(f"from scratch by the recipe {RECIPE}, as {reason}")
+        alike = {"seed": setup.recipe.seed, "device": setup.recipe.device}
+        own = [{**alike, "data": section(merge([*_spoken(recipe), *settings]), "data")}]
+        found = {**_from_scratch(setup, data, RECIPE, own, place, seconds, trust), "by": RECIPE, "as": reason}
     folder.write_json(RECORD, {**folder.read_json(RECORD), "scratch": found})
 
 
@@ -266,14 +275,14 @@ def _decided(
         return found, [], _as_said(advice.settings_of(how, setup, found), said)
     if _train_of(said):
         return found, [], {}
-    each_way = advice.entries(setup, found, merge(said))
+    each_way = advice.entries(setup, found, merge(said), tell)
     ways = {each: _as_said(advice.settings_of(each, setup, found), said) for each in each_way}
     epochs = advice.epochs_of(setup)
     tried = advice.test([*ways.items()], data, recipe, chosen, epochs, trust=trust)
     for candidate in tried:
         tell(f"{candidate.how}: {candidate.accuracy:.1%} of the held-out items")
     taken = max(tried, key=lambda candidate: (candidate.accuracy, -candidate.loss))
-    tell(f"trained: {taken.how}")
+    tell(f"trained: {taken.how}{_SETTINGS.get(taken.how, '').format(taken.depth)}")
     return found, tried, ways[taken.how]
 
 
@@ -292,7 +301,7 @@ def _from_scratch(
     model: Layer = (
         {"name": setup.recipe.model.name, **setup.recipe.model.settings} if alike else {"name": "auto"}
     )
-    asked = merge([*run.layers_of(recipe)[1], *settings]).get("data", {})
+    asked = section(merge([*run.layers_of(recipe)[1], *settings]), "data")
     # There is nothing that it was pretrained with.
     prepared = {"preprocess": "normalize"} if asked.get("preprocess") == "pretrained" else {}
     own = {"image_size": setup.recipe.data.image_size, **prepared}
@@ -308,7 +317,8 @@ def _from_scratch(
     else:
         with memory_told():
             scratch = run.make_setup(None, data, recipe, settings=same, trust=trust, like=setup)
-            if alike and RunFolder(folder).read_json(RECORD)["train"] == ALL:  # an epoch takes as long
+            whole = setup.recipe.transfer.train == ALL and not setup.recipe.transfer.depth
+            if alike and whole:  # an epoch takes as long
                 epochs = RunFolder(folder).read_json("result.json")["epochs"]
             else:
                 an_epoch = max(
