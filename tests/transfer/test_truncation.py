@@ -29,6 +29,19 @@ class Tokens(nn.Module):
         return self.head(x[:, 0] if self.first else x.mean(1))
 
 
+class Masked(Tokens):
+    """As those of transformers: its layers are given a mask, too."""
+
+    def __init__(self):
+        super().__init__(first=True)
+        self.layers = nn.ModuleList(self.layers)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x, None, src_key_padding_mask=None)
+        return self.head(self.norm(x)[:, 0])
+
+
 class Chain(nn.Module):
     """Pooling, flattening and activations in a forward pass of its own."""
 
@@ -85,6 +98,7 @@ NETWORKS = {
     "mlp": (lambda: make("mlp", (8,), 4, {"width": 8, "depth": 3}), (5, 8)),
     "tokens": (lambda: Tokens(first=False), (5, 6, 8)),
     "first token": (lambda: Tokens(first=True), (5, 6, 8)),
+    "masked": (Masked, (5, 6, 8)),
     "convolutional": (convolutional, IMAGES),
 }
 
@@ -103,7 +117,7 @@ def test_the_output_is_the_heads_of_the_mean_of_the_features(network):
     whole = copy.deepcopy(model)
     found = depths(model, items)
     # The first token of the last features is not their mean.
-    for depth in found[:-1] if network == "first token" else found:
+    for depth in found[:-1] if network in ("first token", "masked") else found:
         (expected,) = features(whole, [items], depth)
         cut = copy.deepcopy(model)
         head = truncate(cut, depth, 7, sample=items)
@@ -160,7 +174,7 @@ def unchanged(model, before, modules):
     [
         (lambda: Chain(functional.relu), "two", "what lies between changes them"),
         (lambda: Chain(lambda x: x - 1), "one", "what lies between changes them"),
-        (Looking, "one", "'Identity' object has no attribute 'weight'"),
+        (Looking, "one", "'LeftOut' object has no attribute 'weight'"),
         (Skipping, "one", "what lies between changes them"),
         (lambda: Chain(lambda x: x[:, :3]), "two", "the network failed"),
     ],

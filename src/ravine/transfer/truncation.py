@@ -1,6 +1,7 @@
 """A head on the features of a lower depth (T29): what follows them is left out."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,14 @@ from ..modes import evaluating
 from .depths import order_of_calls, run, within
 from .features import features, inputs_of, pooled
 from .surgery import Head, find_head, new_head, put, require_outputs
+
+
+class LeftOut(nn.Module):
+    """In the place of a layer that is left out: of all that it is given, the first is handed on."""
+
+    def forward(self, inputs: Tensor, *others: Any, **options: Any) -> Tensor:
+        """The inputs, of any shape; the others are a layer's masks and the like."""
+        return inputs
 
 
 class Mean(nn.Module):
@@ -23,8 +32,8 @@ class Mean(nn.Module):
         super().__init__()
         self.dims = tuple(dims)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Inputs of any number of positions to one."""
+    def forward(self, inputs: Tensor, *others: Any, **options: Any) -> Tensor:
+        """Inputs of any number of positions to one; the others as of `LeftOut`."""
         return inputs.mean(self.dims, keepdim=True)
 
     def extra_repr(self) -> str:
@@ -36,7 +45,7 @@ def truncate(model: nn.Module, depth: str, classes: int, *, sample: Tensor) -> s
     """Leave out what follows a depth, and put a new head on the means of its features (T29).
 
     Where a network was trained for something quite different, its lower features tell other classes apart
-    better than the last. Layers that follow the depth become `Identity`, so that all that calls, copies and
+    better than the last. Layers that follow the depth become `LeftOut`, so that all that calls, copies and
     exports the network goes on working; what only hands features on, such as global pooling, stays. The new
     head is drawn as by `replace_head`.
 
@@ -68,7 +77,7 @@ def truncate(model: nn.Module, depth: str, classes: int, *, sample: Tensor) -> s
     try:
         for name, module in before.items():
             after = _tried(module, handed)
-            hands_on: nn.Module = nn.Identity() if after is None else module
+            hands_on: nn.Module = LeftOut() if after is None else module
             if dims and name == following[0]:
                 hands_on = Mean(dims) if after is None else nn.Sequential(Mean(dims), module)
             put(model, name, hands_on)
