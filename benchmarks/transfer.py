@@ -91,14 +91,15 @@ def draw(path: Path, found: Mapping[str, Mapping[int, Mapping[str, list[float]]]
     """Accuracy over the number of images, for each pair: from scratch and transferred."""
     from plotly.subplots import make_subplots
 
-    from ravine.show.figures.theme import AMBER, BLUE, GREY
+    from ravine.show.figures.theme import AMBER, BLUE, GREEN, GREY
     from ravine.show.page import write_figure
 
     figure = make_subplots(1, len(found), subplot_titles=[PAIRS[name].told for name in found])
     styles = {
         "scratch": ("from scratch", GREY),
         "head": ("the head alone", AMBER),
-        "all": ("all layers", BLUE),
+        "all": ("all layers, 0.3 of the rate below the head", BLUE),
+        "one rate": ("all layers, one rate", GREEN),
     }
     for column, counts in enumerate(found.values(), 1):
         for way, (told, color) in styles.items():
