@@ -64,7 +64,10 @@ def _rows(run: Run) -> Iterator[tuple[str, str]]:
     asked = ", as measured" if told["tried"] else ""
     yield "trained", f"{_ways(told)}{asked}"
     if told["train"] != "head":
-        yield "rate of the pretrained layers", f"{told['body']:g} of the head's"
+        yield (
+            "rate of the pretrained layers",
+            "the head's" if told["body"] == 1 else f"{told['body']:g} of the head's",
+        )
     scratch = told.get("scratch") or {}
     if scratch:
         other = f"; by the recipe {scratch['by']}, as {scratch['as']}" if "by" in scratch else ""
