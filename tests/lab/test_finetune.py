@@ -334,7 +334,7 @@ def test_a_head_on_the_lower_depth_that_knows_most(source, data, tmp_path, monke
     assert not recipe_of(folder / "scratch").transfer.depth and record["scratch"]["accuracy"] > 0
     page = write_report(folder).read_text()
     assert "the new head alone, without the layers above stem, as measured" in page
-    assert "tried: a head on the best lower depth" in page
+    assert "tried: a head on the best lower depth, stem" in page
 
 
 @pytest.mark.parametrize("each", [2, 1])
@@ -514,10 +514,15 @@ def test_a_head_is_not_refused_for_layers_that_do_not_train(source, data, tmp_pa
     )
     assert recipe_of(folder).optimizer.name == "lbfgs" and record_of(folder)["train"] == "head"
     scratch = record_of(folder)["scratch"]
-    assert told[-1] == f"from scratch by the recipe finetune, as {scratch['as']}"
-    assert scratch["as"].startswith("optimizer.name = 'lbfgs' needs a loss without noise")
+    assert told[-1] == "by the recipe finetune, as what was asked for cannot train from scratch"
+    assert scratch["refused"][0].startswith("optimizer.name = 'lbfgs' needs a loss without noise")
     assert recipe_of(folder / "scratch").optimizer.name == "adamw" and scratch["accuracy"] > 0
-    assert "by the recipe finetune, as optimizer.name = " in write_report(folder).read_text()
+    assert "; by the recipe finetune, as the run's own cannot" in write_report(folder).read_text().replace(
+        "&#x27;", "'"
+    )
+    again = finetune(data, source, recipe=folder / "recipe.toml", out=tmp_path / "again")
+    assert recipe_of(again).data.batch_size == record_of(again)["items"]
+    assert recipe_of(again / "scratch").data.batch_size < record_of(again)["items"]
 
 
 def test_a_head_alone_is_the_penalized_regression_that_the_probe_found_best(
@@ -586,13 +591,61 @@ def test_a_section_that_is_none(source, data, tmp_path, how, name):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_part_of_a_network_is_compared_with_a_whole_one_by_seconds(source, data, tmp_path, monkeypatch):
+@pytest.mark.parametrize("how", ["auto", "head", "top", "all"])
+def test_a_part_of_a_network_is_compared_with_a_whole_one_by_seconds(
+    source, data, tmp_path, monkeypatch, how
+):
     """Epochs of both do not take as long."""
     monkeypatch.setattr(FINETUNE, "seconds_in_turn", lambda members: 1e6)
-    settings = [SHORT, {"transfer": {"depth": "stem"}}]
-    folder = finetune(data, source, "all", settings=settings, out=tmp_path / "run")
-    assert record_of(folder)["depth"] == "stem" and record_of(folder)["scratch"]["epochs"] == 1
-    assert "all layers, without the layers above stem" in write_report(folder).read_text()
+    settings = [SHORT, {"transfer": {"depth": "stages.stage1.block1"}}]
+    folder = finetune(data, source, how, settings=settings, out=tmp_path / "run")
+    record = record_of(folder)
+    assert record["depth"] == "stages.stage1.block1" and record["scratch"]["epochs"] == 1
+    assert ", without the layers above stages.stage1.block1" in write_report(folder).read_text()
+
+
+def test_a_head_that_was_measured_is_compared_by_seconds(source, data, tmp_path, monkeypatch):
+    original = advice.test
+
+    def preferred(*arguments, **options):
+        tried = original(*arguments, **options)
+        return [replace(way, accuracy=float(way.how == "head")) for way in tried]
+
+    monkeypatch.setattr(advice, "test", preferred)
+    monkeypatch.setattr(FINETUNE, "seconds_in_turn", lambda members: 1e6)
+    folder = finetune(data, source, settings=[SHORT], out=tmp_path / "run")
+    assert record_of(folder)["train"] == "head" and record_of(folder)["scratch"]["epochs"] == 1
+
+
+def test_a_setting_for_the_head_alone_is_how_head(source, data, tmp_path):
+    """And where L-BFGS gives way, that is told."""
+    told = []
+    said = {"transfer": {"train": "head"}, **SHORT}
+    folder = finetune(data, source, settings=[said], out=tmp_path / "set", tell=told.append)
+    assert recipe_of(folder) == recipe_of(
+        finetune(data, source, "head", settings=[SHORT], out=tmp_path / "how")
+    )
+    steps = "a head trains in the recipe's steps: what was asked for does not go with L-BFGS"
+    assert steps not in told
+    folder = finetune(
+        data, source, settings=[said, {"optimizer": {"lr": 0.01}}], out=tmp_path / "lr", tell=told.append
+    )
+    assert steps in told and recipe_of(folder).optimizer.name == "adamw"
+
+
+def test_a_key_pressed_between_the_training_and_the_comparison(source, data, tmp_path, monkeypatch):
+    def pressed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FINETUNE, "_from_scratch", pressed)
+    with pytest.raises(
+        Interrupted, match=r"everything is kept in .*run\. Go on with the same command"
+    ) as told:
+        finetune(data, source, "all", settings=[SHORT], out=tmp_path / "run")
+    assert told.value.exit_code == 130
+    monkeypatch.undo()
+    finetune(data, source, "all", settings=[SHORT], out=tmp_path / "run")
+    assert record_of(tmp_path / "run")["scratch"]["accuracy"] > 0
 
 
 def test_what_a_person_said_of_a_head_stays(source, data, tmp_path):

@@ -116,6 +116,11 @@ def test_a_way_that_was_asked_for_was_not_measured(run, train, told):
     assert "tried" not in text and "as measured" not in text and "table of advice" not in text
 
 
+def test_a_run_that_was_not_compared_has_a_report(run):
+    """As older ones were that could not be trained from scratch."""
+    assert "from scratch" not in words(section_of(written(run, scratch={"not_compared": "optimizer.name"})))
+
+
 def test_before_the_run_from_scratch_is_done(run):
     section = section_of(written(run, scratch=None))
     assert "from scratch" not in words(section)

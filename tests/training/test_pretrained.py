@@ -520,6 +520,14 @@ def test_runs_that_cannot_be_taken_on(tmp_path, data, settings, message):
         setup_of(from_zoo(str(first.folder)))
 
 
+def test_layers_below_the_depth_can_be_told_where_training_begins(tmp_path):
+    """The stem is frozen, the block under the depth is not."""
+    run = trained(tmp_path / "run", from_zoo(depth="stages.stage1", train="stages.stage1"))
+    before, found = network(COLOUR).state_dict(), last_weights(run.folder)
+    for name in (name for name in found if name.startswith(("stem.norm", "stages"))):
+        assert torch.equal(found[name], before[name]) == name.startswith("stem"), name
+
+
 def test_a_run_with_layers_left_out_is_no_source(tmp_path):
     run = trained(tmp_path / "cut", CUT)
     told = "cut is a head on stages.stage1, the layers above left out: start from colour, with the same"

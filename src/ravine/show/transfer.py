@@ -60,7 +60,8 @@ def _rows(run: Run) -> Iterator[tuple[str, str]]:
     each = f", {told['items'] / classes:.0f} a class" if classes else ""
     yield "training items", f"{told['items']:,}{each}"
     for way in told["tried"]:
-        yield f"tried: {WAYS[way['how']]}", f"{way['accuracy']:.1%} of the held-out items"
+        where = f", {way['depth']}" if way.get("depth") else ""
+        yield f"tried: {WAYS[way['how']]}{where}", f"{way['accuracy']:.1%} of the held-out items"
     asked = ", as measured" if told["tried"] else ""
     yield "trained", f"{_ways(told)}{asked}"
     if told["train"] != "head":
@@ -69,9 +70,9 @@ def _rows(run: Run) -> Iterator[tuple[str, str]]:
             "the head's" if told["body"] == 1 else f"{told['body']:g} of the head's",
         )
     scratch = told.get("scratch") or {}
-    if scratch:
-        other = f"; by the recipe {scratch['by']}, as {scratch['as']}" if "by" in scratch else ""
-        yield "from scratch", f"{_against(run, scratch)}{other}"
+    if "epochs" in scratch:  # older runs may have none to tell of
+        by = f"; by the recipe {scratch['by']}, as the run's own cannot" if "by" in scratch else ""
+        yield "from scratch", f"{_against(run, scratch)}{by}"
 
 
 def _described(card: Mapping[str, Any]) -> str:

@@ -242,7 +242,11 @@ def frozen(recipe: Recipe, model: nn.Module, head: str, sample: Tensor) -> None:
             "transfer.train = 'head': a language model's head is its embedding, too; train 'all'"
         )
     freeze(model, until=head if first == HEAD else first, sample=sample)
-    if first != HEAD and recipe.transfer.depth and not any(model.get_submodule(first).parameters()):
+    if (
+        first != HEAD
+        and recipe.transfer.depth
+        and next(model.get_submodule(first).parameters(), None) is None
+    ):
         raise ModelError(
             f"transfer.train: {first} is left out above transfer.depth = {recipe.transfer.depth!r}"
         )

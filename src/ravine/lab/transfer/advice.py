@@ -100,10 +100,10 @@ def _can_be_lower(setup: Setup, found: Sequence[Depth], tell: Callable[[str], No
     return True
 
 
-def is_quiet(said: Layer) -> bool:
-    """Whether a person's settings leave L-BFGS what it needs.
+def allows_lbfgs(said: Layer) -> bool:
+    """Whether a head may be trained by L-BFGS, with a person's settings.
 
-    The choice of it, a loss without noise, and features that are worked out once for its many steps.
+    They ask for no other optimizer and no noise, and features are worked out once for its many steps.
     """
     refused = {key for key, value in section(said, "regularize").items() if value} - {"l1", "l2"}
     return (

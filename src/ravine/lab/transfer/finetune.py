@@ -1,6 +1,7 @@
 """Fine-tuning (T28): measured, decided, trained, and compared with training from scratch."""
 
 import json
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -93,9 +94,9 @@ def finetune(
     chosen = _chosen(source, how, said, settings)
     began = time.perf_counter()
     with memory_told():
-        # Its features are worked out once, when it is measured how to train it.
-        whole = [{"transfer": {"cache": False}}] if how == HEAD else []
-        setup = run.make_setup(None, data, recipe, settings=[*chosen, *whole], trust=trust)
+        # The features of a head are worked out once, when it is measured how to train it.
+        uncached = [{"transfer": {"cache": False}}] if how == HEAD else []
+        setup = run.make_setup(None, data, recipe, settings=[*chosen, *uncached], trust=trust)
     place = Path(out) if out is not None else run.default_path(setup.facts["data"])
     begun_on = RunFolder(place).read_json("splits.json")["fingerprint"] if started else None
     if started and run.splits_of(setup)["fingerprint"] != begun_on:
@@ -107,11 +108,12 @@ def finetune(
             run.resume(place, trust=trust, progress=progress)
         trained(place)
         _compare(setup, place, data, recipe, settings, trust, tell)
-    except Interrupted as stop:
+    except (Interrupted, KeyboardInterrupt) as stop:
         if not place.exists():
             raise
+        signum = stop.exit_code - 128 if isinstance(stop, Interrupted) else signal.SIGINT
         raise Interrupted(
-            stop.exit_code - 128,
+            signum,
             f"stopped; everything is kept in {place}. Go on with the same command and --out {place}",
         ) from None
     return place
@@ -153,9 +155,12 @@ def _train_of(layers: Sequence[Layer]) -> str:
 
 
 def _as_said(way: Layer, said: Sequence[Layer]) -> Layer:
-    """A way's settings, with those that a person gave in their place, and without what these do not allow."""
+    """A way's settings, with those that a person gave in their place.
+
+    A head trains in the recipe's steps where these do not go with L-BFGS.
+    """
     given = merge(said)
-    if way["transfer"]["train"] == HEAD and not advice.is_quiet(given):
+    if way["transfer"]["train"] == HEAD and not advice.allows_lbfgs(given):
         way = {**advice.BY_STEPS, "transfer": way["transfer"]}
     own = {key: value for key, value in given.items() if key in way and key != "transfer"}
     return merge([way, own])
@@ -237,15 +242,19 @@ def _compare(
     # Where features are cached, most of the work is working them out.
     seconds = timing["training"] + timing.get("features", 0.0)
     tell(f"from scratch for as long, {seconds:.1f} s, to compare")
-    found: dict[str, Any] = {}
     try:
         found = _from_scratch(setup, data, recipe, settings, place, seconds, trust)
     except RecipeError as error:  # of what a frozen body may have, and one that trains may not
-        reason = "; ".join(error.problems)
-        tell(f"from scratch by the recipe {RECIPE}, as {reason}")
-        alike = {"seed": setup.recipe.seed, "device": setup.recipe.device}
-        own = [{**alike, "data": section(merge([*_spoken(recipe), *settings]), "data")}]
-        found = {**_from_scratch(setup, data, RECIPE, own, place, seconds, trust), "by": RECIPE, "as": reason}
+        tell(f"by the recipe {RECIPE}, as what was asked for cannot train from scratch")
+        said = section(merge([*_spoken(recipe), *settings]), "data")
+        # A batch of all items belongs to the optimizer that cannot.
+        cut = {key: value for key, value in said.items() if key != "batch_size"}
+        own = [{"seed": setup.recipe.seed, "device": setup.recipe.device, "data": cut}]
+        found = {
+            **_from_scratch(setup, data, RECIPE, own, place, seconds, trust),
+            "by": RECIPE,
+            "refused": error.problems,
+        }
     folder.write_json(RECORD, {**folder.read_json(RECORD), "scratch": found})
 
 
@@ -271,6 +280,10 @@ def _decided(
         f"{best.accuracy:.1%} on those of {best.name}, the best, where features and classes are alike by "
         f"{best.similarity:.2f} (linear CKA)"
     )
+    if how in ("auto", HEAD) and not advice.allows_lbfgs(merge(said)):
+        tell("a head trains in the recipe's steps: what was asked for does not go with L-BFGS")
+    if how == "auto" and _train_of(said) == HEAD:
+        how = "head"
     if how != "auto":
         return found, [], _as_said(advice.settings_of(how, setup, found), said)
     if _train_of(said):
@@ -317,7 +330,8 @@ def _from_scratch(
     else:
         with memory_told():
             scratch = run.make_setup(None, data, recipe, settings=same, trust=trust, like=setup)
-            whole = setup.recipe.transfer.train == ALL and not setup.recipe.transfer.depth
+            record = RunFolder(folder).read_json(RECORD)
+            whole = record["train"] == ALL and not record.get("depth")
             if alike and whole:  # an epoch takes as long
                 epochs = RunFolder(folder).read_json("result.json")["epochs"]
             else:
