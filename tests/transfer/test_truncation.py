@@ -156,6 +156,14 @@ def test_what_is_left_can_be_exported():
     torch.testing.assert_close(exported(items), model(items))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_precisions(dtype):
+    model, items = network_and_items(*NETWORKS["resnet"])
+    model, items = model.to(dtype), items.to(dtype)
+    head = truncate(model, "stages.stage2.block1", 7, sample=items)
+    assert model.get_submodule(head).weight.dtype == model(items).dtype == dtype
+
+
 def test_a_pass_that_pools_and_flattens_by_functions():
     model, items = network_and_items(Chain, IMAGES)
     whole = copy.deepcopy(model)

@@ -85,7 +85,10 @@ def truncate(model: nn.Module, depth: str, classes: int, *, sample: Tensor) -> s
         put(model, head, new_head(old, classes, wanted.shape[1]))
         run(model, sample)
         found = inputs_of(model, [sample], head).flatten(1).cpu()
-        if found.shape != wanted.shape or not torch.allclose(found, wanted, rtol=1e-4, atol=1e-5):
+        rounding = max(1e-4, torch.finfo(old.weight.dtype).eps ** 0.5)
+        if found.shape != wanted.shape or not torch.allclose(
+            found, wanted, rtol=rounding, atol=rounding / 10
+        ):
             raise ModelError("what lies between changes them")
     except Exception as error:  # what looks into a module that is not there any more may fail in any way
         for name, module in {**before, head: old}.items():
@@ -107,12 +110,12 @@ def _following(model: nn.Module, depth: str, head: str, sample: Tensor) -> list[
     return found
 
 
-def _tried(module: nn.Module, features: Tensor) -> Tensor | None:
+def _tried(module: nn.Module, handed: Tensor) -> Tensor | None:
     """Features as a module hands them on; None where it changes more than their shape, or fails."""
     with evaluating(module), torch.no_grad():
         try:
-            given = module(features)
+            given = module(handed)
         except Exception:  # noqa: BLE001 - it was not made for features such as these
             return None
-    alike = isinstance(given, Tensor) and given.numel() == features.numel()
-    return given if alike and torch.equal(given.flatten(), features.flatten()) else None
+    alike = isinstance(given, Tensor) and given.numel() == handed.numel()
+    return given if alike and torch.equal(given.flatten(), handed.flatten()) else None
