@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import files
+from ..modes import evaluating
 from .data.dataset import Task
 from .preprocessing import Preprocessing
 
@@ -47,14 +48,8 @@ def predict(predictor: Predictor, raw: Tensor, batch_size: int = 512) -> Tensor:
         batch_size: items at once.
     """
     device = predictor.preprocessing.target_mean.device
-    training = {module: module.training for module in predictor.modules()}
-    predictor.eval()
-    try:
-        pieces = [predictor(batch.to(device)).cpu() for batch in torch.split(raw, batch_size)]
-    finally:
-        for module, mode in training.items():
-            module.training = mode
-    return torch.cat(pieces)
+    with evaluating(predictor):
+        return torch.cat([predictor(batch.to(device)).cpu() for batch in torch.split(raw, batch_size)])
 
 
 def write_csv(target: Path | TextIO, names: Sequence[str], outputs: Tensor, spec: Mapping[str, Any]) -> None:

@@ -174,8 +174,8 @@ def fitted(
 def _hasten(module: nn.Module) -> None:
     """Let statistics follow as fast as torch's do by default.
 
-    Those of a network that was made for weeks of training follow slowly: at the end of a short one they
-    would still be half of the old weights'.
+    Those of a network that was made for weeks of training follow slowly: in a short one they lag behind
+    the weights, and what is judged by them is no network that was trained.
     """
     for layer in module.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.momentum is not None:
@@ -242,14 +242,9 @@ def frozen(recipe: Recipe, model: nn.Module, head: str, sample: Tensor) -> None:
             "transfer.train = 'head': a language model's head is its embedding, too; train 'all'"
         )
     freeze(model, until=head if first == HEAD else first, sample=sample)
-    if (
-        first != HEAD
-        and recipe.transfer.depth
-        and next(model.get_submodule(first).parameters(), None) is None
-    ):
-        raise ModelError(
-            f"transfer.train: {first} is left out above transfer.depth = {recipe.transfer.depth!r}"
-        )
+    depth = recipe.transfer.depth
+    if depth and first != HEAD and next(model.get_submodule(first).parameters(), None) is None:
+        raise ModelError(f"transfer.train: {first} is left out above transfer.depth = {depth!r}")
 
 
 def groups(recipe: Recipe, model: nn.Module, sample: Tensor) -> list[dict[str, Any]]:

@@ -140,29 +140,9 @@ def linear_probe(
 ) -> Probe:
     """Fit multinomial logistic regressions to features, and judge them on others (Alain and Bengio 2016).
 
-    Of the strengths of an L2 penalty the one with the least loss there counts: of a few items that says more
-    than how many are right.
-
-    Args:
-        train: as for `linear_probes`, like the others.
-        targets: likewise.
-        judged: likewise.
-        answers: likewise.
-        strengths: likewise.
-
-    Raises:
-        ModelError: as `linear_probes`.
-    """
-    return min(linear_probes(train, targets, judged, answers, strengths), key=lambda probe: probe.loss)
-
-
-def linear_probes(
-    train: Tensor, targets: Tensor, judged: Tensor, answers: Tensor, strengths: Sequence[float] = STRENGTHS
-) -> list[Probe]:
-    """A probe for each strength, in their order.
-
     Features are centred and divided by one number, `feature_scale` of the training part: as a head that is
-    trained on them does, a probe hears more of those that vary more.
+    trained on them does, a probe hears more of those that vary more. Of the strengths of an L2 penalty the
+    one with the least loss there counts: of a few items that says more than how many are right.
 
     Args:
         train: features (N, D).
@@ -174,6 +154,13 @@ def linear_probes(
     Raises:
         ModelError: there is no item to fit to, or none to judge.
     """
+    return min(linear_probes(train, targets, judged, answers, strengths), key=lambda probe: probe.loss)
+
+
+def linear_probes(
+    train: Tensor, targets: Tensor, judged: Tensor, answers: Tensor, strengths: Sequence[float] = STRENGTHS
+) -> list[Probe]:
+    """As `linear_probe`, a probe for each strength, in their order."""
     if not len(targets) or not len(answers):
         raise ModelError("a probe needs an item to fit to, and another to judge")
     mean, scale = train.mean(0), feature_scale(train)

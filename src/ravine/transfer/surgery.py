@@ -93,12 +93,12 @@ def replace_head(
         raise ModelError(f"{name} has no sizes yet: run the network once before")
     if not name:
         raise ModelError("the network is its head: there is nothing to transfer")
-    put(model, name, new_head(old, classes))
+    model.set_submodule(name, new_head(old, classes))
     if sample is not None:
         try:
             run(model, sample)
         except ModelError as error:
-            put(model, name, old)
+            model.set_submodule(name, old)
             raise ModelError(f"with another head in the place of {name} {error}") from error
     return name
 
@@ -127,12 +127,6 @@ def new_head(old: Head, outputs: int, inputs: int | None = None) -> Head:
         nn.init.zeros_(made.bias)
     made.train(old.training)
     return made
-
-
-def put(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put a module in the place of another."""
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
 
 
 def _can_be_head(module: nn.Module) -> bool:

@@ -10,7 +10,7 @@ from ..errors import ModelError
 from ..modes import evaluating
 from .depths import order_of_calls, run, within
 from .features import features, inputs_of, pooled
-from .surgery import Head, find_head, new_head, put, require_outputs
+from .surgery import Head, find_head, new_head, require_outputs
 
 
 class LeftOut(nn.Module):
@@ -80,9 +80,9 @@ def truncate(model: nn.Module, depth: str, classes: int, *, sample: Tensor) -> s
             hands_on: nn.Module = LeftOut() if after is None else module
             if dims and name == following[0]:
                 hands_on = Mean(dims) if after is None else nn.Sequential(Mean(dims), module)
-            put(model, name, hands_on)
+            model.set_submodule(name, hands_on)
             handed = handed if after is None else after
-        put(model, head, new_head(old, classes, wanted.shape[1]))
+        model.set_submodule(head, new_head(old, classes, wanted.shape[1]))
         run(model, sample)
         found = inputs_of(model, [sample], head).flatten(1).cpu()
         rounding = max(1e-4, torch.finfo(old.weight.dtype).eps ** 0.5)
@@ -92,7 +92,7 @@ def truncate(model: nn.Module, depth: str, classes: int, *, sample: Tensor) -> s
             raise ModelError("what lies between changes them")
     except Exception as error:  # what looks into a module that is not there any more may fail in any way
         for name, module in {**before, head: old}.items():
-            put(model, name, module)
+            model.set_submodule(name, module)
         raise ModelError(f"no head can be put on the features of {depth}: {error}") from error
     return head
 
